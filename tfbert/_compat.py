@@ -1,0 +1,77 @@
+"""The one place that picks Keras 2 (tf_keras), checks versions, and loads the heavy packages on first use.
+
+Every other module imports `tf`, `keras`, `transformers` and `tf_text` from here. They are proxies: the package behind each is
+imported at the first attribute that is asked of it, so `import tfbert` and `tfbert --help` stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import types
+
+from tfbert.errors import InputError
+
+# TensorFlow reads this once, when it is imported; after that, tf.keras is Keras 3 for good.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# TensorFlow's start-up lines (CPU features, oneDNN) bury a user's own messages; errors still come through.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# transformers' own check for an update of the hub's files: a run must not depend on the network.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+class _Lazy(types.ModuleType):
+    """Stands for a module until the first attribute is asked of it."""
+
+    def __init__(self, name: str, check=None):
+        super().__init__(name)
+        self.__dict__["_check"] = check
+
+    def __getattr__(self, attribute: str):
+        if attribute.startswith("__") and attribute not in ("__version__", "__file__"):
+            raise AttributeError(attribute)  # doctest, inspect and copy ask for these; they need no import
+        module = importlib.import_module(self.__name__)
+        if self._check is not None:
+            self.__dict__["_check"](module)
+            self.__dict__["_check"] = None
+        value = getattr(module, attribute)
+        self.__dict__[attribute] = value
+        return value
+
+
+def _check_tensorflow(module) -> None:
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() not in ("1", "true"):
+        raise InputError(
+            f"TF_USE_LEGACY_KERAS is {os.environ['TF_USE_LEGACY_KERAS']!r}: tfbert needs Keras 2 (tf_keras); unset it or set it to 1"
+        )
+    if keras_3_is_loaded():
+        raise InputError(
+            "Keras 3 is already behind tf.keras: TensorFlow was used before tfbert was imported; put `import tfbert` first, or set "
+            "TF_USE_LEGACY_KERAS=1 in the environment before Python starts"
+        )
+
+
+def keras_3_is_loaded() -> bool:
+    """Whether this process has already bound tf.keras to Keras 3, which cannot be undone."""
+    tensorflow = sys.modules.get("tensorflow")
+    loader = getattr(tensorflow, "__dict__", {}).get("keras")
+    if loader is None:
+        return False
+    name = loader.__dict__.get("_tfll_mode") or loader.__dict__.get("_tfll_keras_version")
+    return name == "keras_3" or str(getattr(loader, "__name__", "")).startswith("keras.")
+
+
+def _check_transformers(module) -> None:
+    major = int(module.__version__.split(".")[0])
+    if major >= 5:
+        raise InputError(
+            f"transformers {module.__version__} has no TensorFlow classes; install the last version that has: pip install 'transformers<5'"
+        )
+
+
+tf = _Lazy("tensorflow", _check_tensorflow)
+keras = _Lazy("tf_keras")
+transformers = _Lazy("transformers", _check_transformers)
+tf_text = _Lazy("tensorflow_text")

@@ -1,0 +1,214 @@
+"""Files that are either there, whole, or not there: atomic writes, hashes, and a lock on an output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfbert.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no fcntl; there the lock is the file's existence alone
+    fcntl = None
+
+
+@contextlib.contextmanager
+def told(path: str | Path, doing: str = "write") -> Iterator[None]:
+    """Turns the operating system's refusals (full disk, no permission, ...) into an InputError that names the place.
+
+    Example:
+        >>> with told("/proc/version/x"):
+        ...     open("/proc/version/x", "w")
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: cannot write /proc/version/x: Not a directory; choose another place
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = _free_bytes(Path(path))
+            room = f" ({free / 2**20:,.0f} MiB free)" if free is not None else ""
+            raise InputError(f"cannot {doing} {path}: the disk is full{room}; free some space and run again") from error
+        raise InputError(f"cannot {doing} {path}: {error.strerror or error}; choose another place") from error
+
+
+def _free_bytes(path: Path) -> int | None:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    The temporary name begins with "." and is not a number, so TensorFlow Serving never looks into it. Files are flushed to the disk
+    before the rename, so a crash leaves either the old folder or the whole new one.
+
+    Args:
+        path: the folder to make.
+        overwrite: replace a folder that is there (default False: InputError).
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "model"
+        >>> with new_directory(place) as folder:
+        ...     _ = (folder / "a.txt").write_text("whole")
+        >>> (place / "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another name or pass overwrite")
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        try:
+            folder.chmod(0o755)
+            yield folder
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            _flush(folder)
+            if path.exists():
+                _exchange(folder, path)
+            else:
+                os.rename(folder, path)
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(folder: Path, path: Path) -> None:
+    """Puts `folder` in the place of `path`; the old content is left under the temporary name, for the caller to delete."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+    os.rename(path, old / "old")
+    try:
+        os.rename(folder, path)
+    except OSError:
+        os.rename(old / "old", path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 file in one piece: a reader sees the old file or the new one, never a half.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> write_text(place, "naïve")
+        >>> place.read_text(encoding="utf-8")
+        'naïve'
+    """
+    path = Path(path)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Writes `value` as indented JSON, in one piece (see `write_text`); NaN and infinity are refused, they are not JSON.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "metrics.json"
+        >>> write_json(place, {"accuracy": 0.9})
+        >>> json.loads(place.read_text())
+        {'accuracy': 0.9}
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path):
+    """Reads a JSON file; one that is missing or not JSON is an InputError that names it.
+
+    Example:
+        >>> read_json("nowhere/task.json")
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: cannot read nowhere/task.json: No such file or directory; check the path
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); write it again or restore it from a backup") from error
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "empty"
+        >>> place.touch()
+        >>> sha256(place)[:16]
+        'e3b0c44298fc1c14'
+    """
+    digest = hashlib.sha256()
+    with told(path, "read"), open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(directory: str | Path) -> Iterator[None]:
+    """Holds an output folder for one run at a time; the lock dies with the process, so a killed run never blocks the next.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with locked(folder):
+        ...     with locked(folder):
+        ...         pass
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: ...is in use by another run...
+    """
+    directory = Path(directory)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(directory / ".lock", "a+")
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"{directory} is in use by another run; wait for it or choose another output folder") from error
+        yield
+    finally:
+        file.close()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
