@@ -7,7 +7,9 @@ imported at the first attribute that is asked of it, so `import tfbert` and `tfb
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
+import platform
 import sys
 import types
 
@@ -22,7 +24,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-class _Lazy(types.ModuleType):
+class lazy(types.ModuleType):  # noqa: N801 - it reads as a function
     """Stands for a module until the first attribute is asked of it."""
 
     def __init__(self, name: str, check=None):
@@ -71,7 +73,19 @@ def _check_transformers(module) -> None:
         )
 
 
-tf = _Lazy("tensorflow", _check_tensorflow)
-keras = _Lazy("tf_keras")
-transformers = _Lazy("transformers", _check_transformers)
-tf_text = _Lazy("tensorflow_text")
+tf = lazy("tensorflow", _check_tensorflow)
+keras = lazy("tf_keras")
+transformers = lazy("transformers", _check_transformers)
+tf_text = lazy("tensorflow_text")
+
+
+def versions() -> dict[str, str]:
+    """The versions of tfbert and of what it stands on, read from the installed packages without importing them."""
+    names = ("tfbert", "tensorflow", "tf-keras", "tensorflow-text", "transformers", "tokenizers", "safetensors", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -184,26 +184,36 @@ def locked(directory: str | Path) -> Iterator[None]:
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> with locked(folder):
-        ...     with locked(folder):
-        ...         pass
+        >>> with locked(folder), locked(folder):  # doctest: +ELLIPSIS
+        ...     pass
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: ...is in use by another run...
+        tfbert.errors.InputError: ... is in use by another run; wait for it or choose another output folder
     """
-    directory = Path(directory)
+    lock = Path(directory).parent / f".{Path(directory).name}.lock"
     with told(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / ".lock", "a+")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked_file(lock, directory)
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"{directory} is in use by another run; wait for it or choose another output folder") from error
         yield
     finally:
+        lock.unlink(missing_ok=True)
         file.close()
+
+
+def _locked_file(lock: Path, directory: str | Path):
+    while True:
+        with told(directory):
+            file = open(lock, "a+")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file
+        except BlockingIOError:
+            file.close()
+            raise InputError(f"{directory} is in use by another run; wait for it or choose another output folder") from None
+        file.close()  # its owner deleted it between our open and our lock: that lock holds nobody off
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,35 @@
+"""The tasks, by the name that the command line and task.json give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfbert.errors import InputError, suggest
+from tfbert.files import read_json
+from tfbert.tasks.base import Task
+from tfbert.tasks.sequence_classification import SequenceClassification
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification,)}
+
+
+def by_name(name: str) -> type[Task]:
+    """Returns the task class of a name such as "sequence-classification".
+
+    Example:
+        >>> by_name("sequence-classification").__name__
+        'SequenceClassification'
+    """
+    if name not in TASKS:
+        raise InputError(f"no task {name!r}; the tasks are {', '.join(TASKS)}.{suggest(name, TASKS)}")
+    return TASKS[name]
+
+
+def read_task(path: str | Path) -> Task:
+    """Reads a task.json that `fine_tune` wrote."""
+    fields = read_json(path)
+    if not isinstance(fields, dict) or "task" not in fields:
+        raise InputError(f"{path} is not a task file: it has no field 'task'; it should come from a folder that fine-tune wrote")
+    return by_name(fields["task"]).from_json(fields, str(path))
+
+
+__all__ = ["TASKS", "SequenceClassification", "Task", "by_name", "read_task"]

@@ -1,0 +1,119 @@
+"""What every task says about its kind of problem, in the order in which the data passes."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfbert.errors import InputError, suggest
+from tfbert.pipeline import Features
+from tfbert.sources import Examples
+
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """One kind of problem: its fields are the settings, its methods the stages from examples to served answers.
+
+    A task holds no weights and never changes; `from_data` and `tuned` return a new one. Each subclass is one file in this folder,
+    its members in the order below. Shapes: B batch, T tokens, L labels.
+
+    Args:
+        max_length: tokens of an input, special tokens included; longer inputs are truncated (default 128).
+    """
+
+    name: ClassVar[str]  # on the command line and in task.json
+    head: ClassVar[str]  # the head of `tfbert.models.load`
+    max_length: int = dataclasses.field(default=128, metadata={"help": "tokens of an input, special tokens included"})
+
+    # 1. examples -> features
+
+    @abc.abstractmethod
+    def from_data(self, examples: Examples) -> Task:
+        """Returns the task with every field filled that was left for the data to say (the labels, whether texts come in pairs)."""
+
+    @abc.abstractmethod
+    def check(self, examples: Examples) -> None:
+        """Raises InputError at the first example that this task cannot learn from or score, naming its place."""
+
+    @abc.abstractmethod
+    def check_coverage(self, examples: Examples) -> None:
+        """Raises InputError where these examples cannot measure every score: a label never occurs, say."""
+
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """The text fields of an example, in order; also the names of the exported graph's string inputs."""
+
+    @abc.abstractmethod
+    def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
+        """Turns checked examples into token ids and, unless `targets` is False, targets and weights."""
+
+    # 2. features -> outputs
+
+    @abc.abstractmethod
+    def build(self, checkpoint, *, seed: int = 0):
+        """Returns the Keras model: a dict of int32 ids [B, T] in, a dict of float32 outputs out."""
+
+    @abc.abstractmethod
+    def loss(self):
+        """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`."""
+
+    # 3. outputs -> answers; the same functions in evaluation and in the exported graph
+
+    @abc.abstractmethod
+    def infer(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Turns the model's outputs into numbers per row (probabilities, say), as TensorFlow operations."""
+
+    @abc.abstractmethod
+    def answer(self, inferred: Mapping[str, Any]) -> dict[str, Any]:
+        """Turns the numbers of `infer` into what a user reads, as TensorFlow operations: tensors with first dimension B."""
+
+    @abc.abstractmethod
+    def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Returns the outputs of TF Serving's `classify` and `regress`, by signature name, where the task has them."""
+
+    # 4. answers -> score
+
+    @property
+    @abc.abstractmethod
+    def monitor(self) -> str:
+        """The name of the score by which the best epoch is chosen; `tfbert.metrics.direction` says which way."""
+
+    @abc.abstractmethod
+    def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Scores the inferred numbers, one row per example, against the examples' labels."""
+
+    @abc.abstractmethod
+    def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Task:
+        """Returns the task with what is chosen on validation data after training (thresholds, say)."""
+
+    # 5. on disk
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values, with the task's name and the format's version."""
+        return {"format_version": FORMAT_VERSION, "task": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], where: str = "task.json") -> Task:
+        """Makes the task from what `to_json` wrote; an unknown field or version is an InputError that names `where`."""
+        fields = dict(fields)
+        version = fields.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise InputError(f"{where}: format_version is {version!r}, this tfbert reads {FORMAT_VERSION}; install the tfbert that wrote it")
+        fields.pop("task", None)
+        return cls.with_fields(fields, where)
+
+    @classmethod
+    def with_fields(cls, fields: Mapping[str, Any], where: str) -> Task:
+        """Makes the task from a dict; a field it does not have is an InputError that names the nearest right one."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                raise InputError(f"{where}: {cls.name} has no field {name!r}; it has {', '.join(known)}.{suggest(name, known)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -1,0 +1,272 @@
+"""Sequence classification: one label, several labels, or a number for a text or a pair of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfbert import losses, metrics, models, tokenization
+from tfbert._compat import tf
+from tfbert.errors import InputError, suggest
+from tfbert.pipeline import Features
+from tfbert.sources import Examples
+from tfbert.tasks.base import Task
+
+KINDS = ("single", "multi", "regression")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceClassification(Task):
+    """Labels for a text (sentiment, intent, topic) or for a pair of texts (entailment, similarity).
+
+    An example is a dict with `text`, `text_pair` for pairs, `label`, and optionally `weight` (a positive number; 2 counts as the row
+    twice). `label` is a name for kind "single", a list of names (or one string of names joined by `label_separator`) for "multi", a
+    number for "regression".
+
+    Args:
+        labels: the label names, in the order of the model's outputs; left empty, the sorted names found in the training data.
+        kind: "single" (one label a row, softmax), "multi" (any number of labels, a sigmoid each) or "regression" (a number).
+        pair: whether rows have a `text_pair`; None means: as the training data has it.
+        label_separator: what parts the names in a multi-label string (default ",").
+        class_weights: one positive factor per label for the loss of its rows, in the order of `labels` (kind "single" only);
+            empty means 1 for each.
+        label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
+        thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
+        max_length: tokens of an input, special tokens included (default 128).
+
+    Example:
+        >>> task = SequenceClassification(labels=("ham", "spam"))
+        >>> task.kind, task.inputs, task.monitor
+        ('single', ('text',), 'accuracy')
+        >>> SequenceClassification(kind="binary")
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: kind is 'binary'; it must be one of single, multi, regression
+    """
+
+    name: ClassVar[str] = "sequence-classification"
+    head: ClassVar[str] = "sequence-classification"
+
+    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "label names in order (default: those in the data, sorted)"})
+    kind: str = dataclasses.field(default="single", metadata={"help": "single, multi or regression", "choices": KINDS})
+    pair: bool | None = dataclasses.field(default=None, metadata={"help": "texts come in pairs (default: as in the data)"})
+    label_separator: str = dataclasses.field(default=",", metadata={"help": "what parts the names of a multi-label string"})
+    class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "a factor per label for its rows' loss"})
+    label_smoothing: float = dataclasses.field(default=0.0, metadata={"help": "share of the target spread over all labels"})
+    thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "multi: a threshold per label (default: tuned)"})
+
+    def __post_init__(self):
+        for name in ("labels", "class_weights", "thresholds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
+        if self.kind not in KINDS:
+            raise InputError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}{suggest(self.kind, KINDS)}")
+        if self.kind == "regression" and self.labels:
+            raise InputError(f"labels are {', '.join(self.labels)}, but a regression has none; leave them out or choose kind 'single'")
+        if len(set(self.labels)) < len(self.labels):
+            raise InputError(f"labels has a name twice: {', '.join(self.labels)}")
+        if self.labels and self.kind == "single" and len(self.labels) < 2:
+            raise InputError(f"labels has the one name {self.labels[0]!r}; classification needs at least two")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
+        if self.class_weights and self.kind != "single":
+            raise InputError(f"class_weights are for kind 'single', not {self.kind!r}; weight rows through the field 'weight' instead")
+        for name in ("class_weights", "thresholds"):
+            values = getattr(self, name)
+            if values and len(values) != len(self.labels):
+                raise InputError(f"{name} has {len(values)} values for {len(self.labels)} labels; give one for each, in their order")
+            if any(not (value > 0 and math.isfinite(value)) for value in values):
+                raise InputError(f"{name} are {', '.join(map(str, values))}; each must be a positive number")
+
+    # 1. examples -> features
+
+    def from_data(self, examples: Examples) -> SequenceClassification:
+        task = self
+        if task.pair is None:
+            task = dataclasses.replace(task, pair="text_pair" in examples[0])
+        if task.kind != "regression" and not task.labels:
+            found: dict[str, None] = {}
+            for i in range(len(examples)):
+                for name in task._names(examples, i):
+                    found.setdefault(name)
+            if len(found) < 2:
+                only = f"only {next(iter(found))!r}" if found else "no label at all"
+                raise InputError(f"{examples.source}: the rows have {only}; classification needs at least two labels")
+            numeric = all(name.isascii() and name.isdigit() for name in found)
+            task = dataclasses.replace(task, labels=tuple(sorted(found, key=int if numeric else str)))
+        return task
+
+    def check(self, examples: Examples) -> None:
+        for i in range(len(examples)):
+            self._texts(examples, i)
+            self._target(examples, i)
+            self._weight(examples, i)
+
+    def check_coverage(self, examples: Examples) -> None:
+        if self.kind == "regression":
+            if len({self._target(examples, i) for i in range(len(examples))}) < 2:
+                raise InputError(f"{examples.source}: every label is the same number; a correlation needs at least two")
+            return
+        seen = {name for i in range(len(examples)) for name in self._names(examples, i)}
+        absent = [name for name in self.labels if name not in seen]
+        if absent:
+            names = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+            raise InputError(
+                f"{examples.source}: no row has the label {names}, so its score cannot be measured; add rows, hold out more, or accept "
+                "it with allow_missing_labels (--allow-missing-labels)"
+            )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("text", "text_pair") if self.pair else ("text",)
+
+    def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
+        rows = range(len(examples))
+        texts = [self._texts(examples, i) for i in rows]
+        encoded = tokenization.encode(
+            tokenizer, [text[0] for text in texts], [text[1] for text in texts] if self.pair else None, max_length=self.max_length
+        )
+        if not targets:
+            return Features(ragged=encoded, padding=tokenization.padding(tokenizer))
+        kind = np.int32 if self.kind == "single" else np.float32
+        return Features(
+            ragged=encoded,
+            padding=tokenization.padding(tokenizer),
+            targets=np.asarray([self._target(examples, i) for i in rows], dtype=kind),
+            weights=np.asarray([self._weight(examples, i) for i in rows], dtype=np.float32),
+        )
+
+    def _texts(self, examples: Examples, i: int) -> tuple[str, ...]:
+        values = []
+        for field in self.inputs:
+            value = examples[i].get(field)
+            if not isinstance(value, str):
+                what = f"no field {field!r}" if value is None else f"{field!r} is {value!r}, not text"
+                have = ", ".join(map(repr, examples[i]))
+                raise InputError(f"{examples.where(i)}: {what}; the row has {have}.{suggest(field, examples[i])}")
+            values.append(value)
+        return tuple(values)
+
+    def _names(self, examples: Examples, i: int) -> list[str]:
+        """The label names of row i: one for kind "single", any number for "multi"."""
+        value = examples[i].get("label")
+        if value is None:
+            have = ", ".join(map(repr, examples[i]))
+            raise InputError(f"{examples.where(i)}: no field 'label'; the row has {have}.{suggest('label', examples[i])}")
+        if self.kind == "multi":
+            names = value.split(self.label_separator) if isinstance(value, str) else value
+            if not isinstance(names, list | tuple):
+                raise InputError(f"{examples.where(i)}: label is {value!r}; expected a list of names or one string of names")
+            return [str(name).strip() for name in names if str(name).strip()]
+        if not isinstance(value, str | int) or not str(value).strip():
+            raise InputError(f"{examples.where(i)}: label is {value!r}; expected one name (kind 'multi' takes lists)")
+        return [str(value).strip()]
+
+    def _target(self, examples: Examples, i: int):
+        if self.kind == "regression":
+            return self._number(examples, i, "label")
+        names = self._names(examples, i)
+        for name in names:
+            if name not in self._index:
+                known = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
+                raise InputError(f"{examples.where(i)}: label {name!r} is not one of: {known}.{suggest(name, self.labels)}")
+        if self.kind == "single":
+            return self._index[names[0]]
+        row = np.zeros(len(self.labels), np.float32)
+        row[[self._index[name] for name in names]] = 1
+        return row
+
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.labels)}
+
+    def _number(self, examples: Examples, i: int, field: str) -> float:
+        value = examples[i].get(field)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{examples.where(i)}: {field} is {value!r}; expected a finite number")
+        return number
+
+    def _weight(self, examples: Examples, i: int) -> float:
+        weight = self._number(examples, i, "weight") if "weight" in examples[i] else 1.0
+        if weight < 0:
+            raise InputError(f"{examples.where(i)}: weight is {weight}; expected 0 or a positive number")
+        return weight * self.class_weights[self._target(examples, i)] if self.class_weights else weight
+
+    # 2. features -> outputs
+
+    def build(self, checkpoint, *, seed: int = 0):
+        names = self.labels or ("score",)
+        return models.as_keras(
+            models.load(
+                checkpoint,
+                self.head,
+                id2label=dict(enumerate(names)),
+                problem_type={
+                    "single": "single_label_classification",
+                    "multi": "multi_label_classification",
+                    "regression": "regression",
+                }[self.kind],
+                seed=seed,
+            )
+        )
+
+    def loss(self):
+        if self.kind == "regression":
+            return losses.mean_squared_error
+        function = losses.sparse_categorical_crossentropy if self.kind == "single" else losses.binary_crossentropy
+        return functools.partial(function, label_smoothing=self.label_smoothing) if self.label_smoothing else function
+
+    # 3. outputs -> answers
+
+    def infer(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        logits = tf.cast(outputs["logits"], tf.float32)  # [B, L]
+        if self.kind == "regression":
+            return {"score": logits[:, 0]}
+        return {"scores": tf.nn.softmax(logits) if self.kind == "single" else tf.sigmoid(logits)}
+
+    def answer(self, inferred: Mapping[str, Any]) -> dict[str, Any]:
+        if self.kind == "regression":
+            return {"score": inferred["score"]}
+        scores = inferred["scores"]  # [B, L]
+        names = tf.constant(self.labels)
+        labels = tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1])
+        if self.kind == "multi":
+            thresholds = tf.constant(self.thresholds or (0.5,) * len(self.labels), tf.float32)
+            return {"labels": labels, "scores": scores, "predicted": scores >= thresholds}
+        best = tf.argmax(scores, axis=-1)
+        return {"label": tf.gather(names, best), "score": tf.reduce_max(scores, axis=-1), "labels": labels, "scores": scores}
+
+    def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        if self.kind == "regression":
+            return {"regress": {"outputs": inferred["score"]}}
+        answer = self.answer(inferred)
+        return {"classify": {"classes": answer["labels"], "scores": answer["scores"]}}
+
+    # 4. answers -> score
+
+    @property
+    def monitor(self) -> str:
+        return {"single": "accuracy", "multi": "f1_macro", "regression": "spearman"}[self.kind]
+
+    def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
+        targets = np.asarray([self._target(examples, i) for i in range(len(examples))])
+        if self.kind == "regression":
+            return metrics.regression(targets, inferred["score"])
+        if self.kind == "single":
+            return metrics.classification(targets, inferred["scores"], self.labels)
+        return metrics.multilabel(targets > 0, inferred["scores"], self.thresholds or (0.5,) * len(self.labels))
+
+    def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> SequenceClassification:
+        if self.kind != "multi" or self.thresholds:
+            return self
+        targets = np.asarray([self._target(examples, i) for i in range(len(examples))]) > 0
+        return dataclasses.replace(self, thresholds=tuple(map(float, metrics.tune_thresholds(targets, inferred["scores"]))))

@@ -1,0 +1,359 @@
+"""One call from labelled examples to a folder with checkpoint, scores and a SavedModel: fine_tune, and load, which reads it back."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert import _compat, evaluation, files, metrics, models, pipeline, serving, tokenization
+from tfbert._compat import keras, lazy, tf
+from tfbert.errors import InputError, suggest
+from tfbert.sources import Examples, fingerprint, from_iterable, split
+from tfbert.tasks import Task, read_task
+
+# These three subclass Keras classes; the command line reads fine_tune's signature without them.
+callbacks, optimizers, schedules = lazy("tfbert.callbacks"), lazy("tfbert.optimizers"), lazy("tfbert.schedules")
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+STRATEGIES = ("auto", "cpu", "gpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned model with all that belongs to it.
+
+    Args:
+        task: the task with every field filled.
+        model: the Keras model, with the weights of the best epoch.
+        tokenizer: the tokenizer it was trained with.
+        history: one dict per epoch: epoch, loss, learning_rate, seconds, val_ and the name of each score.
+        metrics: what metrics.json holds.
+        directory: the folder.
+    """
+
+    task: Task
+    model: Any
+    tokenizer: Any
+    history: list[dict[str, float]]
+    metrics: dict[str, Any]
+    directory: Path
+
+
+def fine_tune(
+    task: Task,
+    checkpoint,
+    train,
+    validation=None,
+    *,
+    directory,
+    test=None,
+    epochs: int = 3,
+    batch_size: int = 32,
+    learning_rate: float = 5e-5,
+    schedule: str = "warmup-linear",
+    warmup_fraction: float = 0.1,
+    weight_decay: float = 0.01,
+    clip_norm: float = 1.0,
+    patience: int | None = None,
+    monitor: str | None = None,
+    precision: str = "auto",
+    strategy: str = "auto",
+    seed: int = 0,
+    allow_missing_labels: bool = False,
+    overwrite: bool = False,
+    export: bool = True,
+) -> FineTuned:
+    """Fine-tunes a checkpoint on labelled examples and writes checkpoint, scores and export into one new folder.
+
+    Each epoch ends with a validation; the weights of the epoch with the best score are kept. The folder appears when everything in
+    it is complete and has been tested; a run that fails or is killed leaves nothing.
+
+    Args:
+        task: such as `SequenceClassification()`; fields left open are filled from the training data.
+        checkpoint: a folder, a name on the Hugging Face hub, or "all-MiniLM-L6-v2" for the packaged one.
+        train: examples to learn from: a reader's result, a list or any iterable of dicts.
+        validation: examples to choose the best epoch by; None holds out a tenth of `train`, stratified.
+        directory: the folder to write, `saved_models/NAME`.
+        test: examples to score at the very end; None scores the validation examples only.
+        epochs: passes over the training examples (default 3).
+        batch_size: rows in a batch (default 32).
+        learning_rate: the highest rate of the schedule (default 5e-5).
+        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular or constant (default warmup-linear).
+        warmup_fraction: share of all steps over which the rate rises from 0 (default 0.1); slanted-triangular: its cut_frac.
+        weight_decay: decay per step, times the rate, of all but biases and LayerNorm (default 0.01).
+        clip_norm: largest norm of the gradient of all weights together; 0 switches clipping off (default 1.0).
+        patience: stop after so many epochs without a better score; None never stops early.
+        monitor: the score that chooses the best epoch; None takes the task's own.
+        precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
+        strategy: auto, cpu or gpu.
+        seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
+        allow_missing_labels: accept validation and test data in which a label never occurs (default False).
+        overwrite: replace a folder that holds a finished run (default False).
+        export: write the SavedModel too (default True).
+
+    Returns:
+        FineTuned: task, model, tokenizer, history, metrics, directory.
+
+    Raises:
+        InputError: whatever the user can mend, in one line that names the place.
+    """
+    settings = {name: value for name, value in locals().items() if name in _SETTINGS}
+    directory = Path(directory)
+    _check_settings(settings)
+    with files.locked(directory):
+        _check_output(directory, overwrite)
+        train, validation, test = _read(task, train, validation, test, seed)
+        tokenizer = tokenization.load_tokenizer(checkpoint)
+        task = task.from_data(train)
+        for part in (train, validation, test):
+            if part is not None:
+                task.check(part)
+        if not allow_missing_labels:
+            for part in (validation, test):
+                if part is not None:
+                    task.check_coverage(part)
+        run = _Run(task, checkpoint, tokenizer, train, validation, test, settings)
+        task, model, history, results = run()
+        with files.new_directory(directory, overwrite=True) as folder:
+            models.save(model, folder / "checkpoint", tokenizer)
+            files.write_json(folder / "task.json", task.to_json())
+            files.write_json(folder / "metrics.json", results)
+            files.write_text(folder / "history.csv", _table(history))
+            if export:
+                serving.export(task, run.inference_model(), tokenizer, folder, version=_next_version(directory))
+    return FineTuned(task, model, tokenizer, history, results, directory)
+
+
+_SETTINGS = (
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed"
+).split()
+
+
+class _Run:
+    """The training itself, between reading and writing."""
+
+    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
+        self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
+        self.train, self.validation, self.test = train, validation, test
+        self.precision = choose_precision(settings["precision"])
+        self.model = None
+
+    def __call__(self):
+        s, task = self.settings, self.task
+        keras.utils.set_random_seed(s["seed"])
+        keras.mixed_precision.set_global_policy(PRECISIONS[self.precision])
+        try:
+            with tf.device(_device(s["strategy"])):
+                return self._train(s, task)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+
+    def _train(self, s, task):
+        self.model = model = task.build(self.checkpoint, seed=s["seed"])
+        models.check_tokenizer(self.checkpoint, self.tokenizer, max_length=task.max_length, pairs=len(task.inputs) > 1)
+        features = task.features(self.tokenizer, self.train)
+        cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        dataset = pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        held_out = evaluation.Inference(task, self.tokenizer, self.validation)
+        monitor = s["monitor"] or task.monitor
+        timer = callbacks.EpochTimer()
+        scorer = callbacks.ScoreTask(
+            lambda trained: task.score(self.validation, held_out(trained)),
+            monitor=monitor,
+            mode=metrics.direction(monitor),
+            patience=s["patience"],
+        )
+        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share)
+        model.compile(optimizer=self._optimizer(cost.steps), loss=task.loss())
+        model.fit(dataset, epochs=s["epochs"], verbose=0, callbacks=[timer, callbacks.StopOnNonFinite(), scorer, progress])
+        task = task.tuned(self.validation, held_out(model))
+        self.task = task
+        return task, model, _rows(model.history, timer), self._results(task, cost, timer, scorer, held_out)
+
+    def _optimizer(self, steps_per_epoch: int):
+        s = self.settings
+        rate = schedules.by_name(
+            s["schedule"], s["learning_rate"], total_steps=steps_per_epoch * s["epochs"], warmup_fraction=s["warmup_fraction"]
+        )
+        return optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
+
+    def inference_model(self):
+        """The trained model as it is evaluated and exported: computing in float32."""
+        if self.precision == "float32":
+            return self.model
+        twin = self.task.build(self.checkpoint)  # the policy is float32 again
+        twin.set_weights(self.model.get_weights())
+        return twin
+
+    def _results(self, task, cost, timer, scorer, held_out) -> dict[str, Any]:
+        scores = {"validation": task.score(self.validation, held_out(self.model))}
+        if self.test is not None:
+            scores["test"] = task.score(self.test, evaluation.Inference(task, self.tokenizer, self.test)(self.model))
+        seconds = sum(timer.seconds)
+        return {
+            "metrics": scores.get("test", scores["validation"]),
+            **scores,
+            "best_epoch": scorer.best_epoch + 1,
+            "train_seconds": round(seconds, 3),
+            "tokens_per_second": round(cost.tokens * len(timer.seconds) / seconds, 1),
+            "padding_share": round(cost.padding_share, 4),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "parameters": int(self.model.count_params()),
+            "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
+            "rows": {name: len(part) for name, part in self._parts()},
+            "sources": {name: part.source for name, part in self._parts()},
+            "data_sha256": {name: fingerprint(part) for name, part in self._parts()},
+            "versions": _compat.versions(),
+        }
+
+    def _parts(self):
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return [(name, part) for name, part in parts.items() if part is not None]
+
+
+def load(directory) -> FineTuned:
+    """Reads a folder that `fine_tune` wrote: its task, model, tokenizer, history and metrics.
+
+    Args:
+        directory: `saved_models/NAME`.
+
+    Raises:
+        InputError: the folder is not one that `fine_tune` wrote, or a file in it is damaged.
+    """
+    directory = Path(directory)
+    if not (directory / "task.json").is_file():
+        near = [path.parent.name for path in directory.parent.glob("*/task.json")] if directory.parent.is_dir() else []
+        raise InputError(f"{directory} is not a folder that fine-tune wrote: it has no task.json.{suggest(directory.name, near)}")
+    task = read_task(directory / "task.json")
+    with (directory / "history.csv").open(encoding="utf-8", newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return FineTuned(
+        task,
+        task.build(directory / "checkpoint"),
+        tokenization.load_tokenizer(directory / "checkpoint"),
+        history,
+        files.read_json(directory / "metrics.json"),
+        directory,
+    )
+
+
+def choose_precision(name: str) -> str:
+    """Resolves "auto": bfloat16 where the hardware multiplies it faster than float32, else float32.
+
+    Example:
+        >>> choose_precision("float32")
+        'float32'
+    """
+    if name != "auto":
+        return name
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    try:
+        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+    except OSError:
+        return "float32"
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def get_strategy(name: str = "auto"):
+    """Returns the tf.distribute strategy to build and fit under.
+
+    Args:
+        name: "cpu", "gpu" (the first one), or "auto": the GPU where there is one.
+
+    Raises:
+        InputError: an unknown name, or a GPU that is not there.
+
+    Example:
+        >>> get_strategy("cpu").num_replicas_in_sync
+        1
+    """
+    return tf.distribute.OneDeviceStrategy(_device(name))
+
+
+def _device(strategy: str) -> str:
+    if strategy not in STRATEGIES:
+        raise InputError(f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}")
+    gpus = tf.config.list_physical_devices("GPU")
+    if strategy == "gpu" and not gpus:
+        raise InputError("strategy is 'gpu', but TensorFlow sees no GPU; run `tfbert doctor`, or use strategy 'cpu'")
+    return "/GPU:0" if gpus and strategy != "cpu" else "/CPU:0"
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    for name in ("epochs", "batch_size"):
+        if settings[name] < 1:
+            raise InputError(f"{name} is {settings[name]}; it must be at least 1")
+    if not settings["learning_rate"] > 0:
+        raise InputError(f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)")
+    choices = ("auto", *PRECISIONS)
+    if settings["precision"] not in choices:
+        name = settings["precision"]
+        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
+    if settings["monitor"] is not None:
+        metrics.direction(settings["monitor"])
+
+
+def _check_output(directory: Path, overwrite: bool) -> None:
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise InputError(f"{directory} is a file; the output must be a folder")
+    finished = (directory / "metrics.json").is_file()
+    if finished and not overwrite:
+        raise InputError(f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it")
+    if not finished and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
+
+
+def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:
+    train = from_iterable(train, "train")
+    if len(train) == 0:
+        raise InputError(f"{train.source} has no examples; training needs some")
+    if validation is None:
+        train, validation = split(train, 0.1, seed=seed)
+    else:
+        validation = from_iterable(validation, "validation")
+    test = None if test is None else from_iterable(test, "test")
+    for part in (validation, test):
+        if part is not None and len(part) == 0:
+            raise InputError(f"{part.source} has no examples to score")
+    return train, validation, test
+
+
+def _next_version(directory: Path) -> int:
+    versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
+    return max(versions, default=0) + 1
+
+
+def _rows(history, timer) -> list[dict[str, float]]:
+    rows = []
+    for i, epoch in enumerate(history.epoch):
+        values = {name: float(column[i]) for name, column in history.history.items()}
+        rows.append({"epoch": epoch + 1, **values, "seconds": round(timer.seconds[i], 3)})
+    return rows
+
+
+def _table(history: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
