@@ -1,0 +1,72 @@
+"""Fine-tune BERT-family models in TensorFlow, and export the finished job, strings in and answers out, to TensorFlow Serving.
+
+The public names, each loaded with its module when it is first asked for, so that `import tfbert` stays fast:
+
+    read, split                                      labelled files -> checked examples
+    SequenceClassification                           what the problem is
+    load_tokenizer, make_dataset                     examples -> tf.data batches
+    AdamW, WarmupLinear, Warmup, get_strategy, ...   what plain Keras lacks
+    fine_tune, evaluate, predict, load               train, score, answer, come back
+    export, Predictor                                write a SavedModel and call it
+
+Import tfbert before anything that uses `tf.keras`: it asks TensorFlow for Keras 2 (tf_keras), which transformers' models are made of.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from tfbert import _compat  # noqa: F401 - says TF_USE_LEGACY_KERAS=1 before anybody imports tensorflow
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it; a name that maps to itself is a module
+_HOMES = {
+    "AdamW": "tfbert.optimizers",
+    "Examples": "tfbert.sources",
+    "FineTuned": "tfbert.training",
+    "InputError": "tfbert.errors",
+    "Predictor": "tfbert.serving",
+    "ScoreTask": "tfbert.callbacks",
+    "SequenceClassification": "tfbert.tasks",
+    "SlantedTriangular": "tfbert.schedules",
+    "SlantedTriangularLearningRate": "tfbert.callbacks",
+    "Warmup": "tfbert.callbacks",
+    "WarmupConstant": "tfbert.schedules",
+    "WarmupCosine": "tfbert.schedules",
+    "WarmupLinear": "tfbert.schedules",
+    "callbacks": "tfbert.callbacks",
+    "evaluate": "tfbert.evaluation",
+    "export": "tfbert.serving",
+    "fine_tune": "tfbert.training",
+    "get_strategy": "tfbert.training",
+    "load": "tfbert.training",
+    "load_tokenizer": "tfbert.tokenization",
+    "make_dataset": "tfbert.pipeline",
+    "metrics": "tfbert.metrics",
+    "predict": "tfbert.evaluation",
+    "read": "tfbert.sources",
+    "read_csv": "tfbert.sources",
+    "read_json": "tfbert.sources",
+    "read_jsonl": "tfbert.sources",
+    "read_lines": "tfbert.sources",
+    "read_parquet": "tfbert.sources",
+    "read_tfds": "tfbert.sources",
+    "schedules": "tfbert.schedules",
+    "split": "tfbert.sources",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfbert' has no attribute {name!r}.{_compat.suggest(name, __all__)}")
+    module = importlib.import_module(_HOMES[name])
+    value = module if module.__name__ == f"tfbert.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
