@@ -1,0 +1,31 @@
+"""tfbert evaluate DIR --data FILE: the scores of a fine-tuned model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import tfbert
+from tfbert.command_line import reading
+from tfbert.command_line.arguments import Parser, add_settings, given
+
+NEEDS_TENSORFLOW = True
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the words after `tfbert evaluate`."""
+    parser = Parser(prog="tfbert evaluate", description="Scores a fine-tuned model on a labelled file.")
+    parser.add_argument("directory", metavar="saved_models/NAME", help="a folder that fine-tune wrote")
+    parser.add_argument("--data", required=True, metavar="FILE", help=f"labelled examples: {reading.FORMATS}")
+    settings = add_settings(parser, tfbert.evaluate)
+    reading.add_options(parser)
+    values = parser.parse(argv)
+    values.settings = given(values, settings)
+    return values
+
+
+def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
+    """Scores, and emits {"metrics": {...}}."""
+    examples = reading.read_file(arguments.data, arguments)
+    tuned = tfbert.load(arguments.directory)
+    emit({"metrics": tfbert.evaluate(tuned.task, tuned.model, tuned.tokenizer, examples, **arguments.settings)})

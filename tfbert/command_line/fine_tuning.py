@@ -1,0 +1,84 @@
+"""tfbert fine-tune TASK: labelled files in, one folder with checkpoint, scores and SavedModel out."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+
+import tfbert
+from tfbert.command_line import reading
+from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
+from tfbert.serving.layout import versions
+from tfbert.tasks import TASKS, by_name
+
+NEEDS_TENSORFLOW = True
+USAGE = "tfbert fine-tune TASK --train FILE [--validation FILE] [--test FILE] --output saved_models/NAME [options]"
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the words after `tfbert fine-tune`; the task comes first, since the other options depend on it."""
+    if not argv or argv[0].startswith("-"):
+        parser = Parser(
+            prog="tfbert fine-tune",
+            usage=USAGE,
+            description="Fine-tunes a checkpoint. `tfbert fine-tune TASK --help` lists the options of a task.",
+        )
+        group = parser.add_argument_group("tasks")
+        for name, task in TASKS.items():
+            group.add_argument(name, nargs="?", help=inspect.getdoc(task).splitlines()[0])
+        if "-h" in argv or "--help" in argv:
+            parser.parse(["--help"])
+        parser.error(f"the task comes first: tfbert fine-tune TASK --train FILE ...; the tasks are {', '.join(TASKS)}")
+    task = by_name(argv[0])
+    parser = Parser(
+        prog=f"tfbert fine-tune {task.name}",
+        usage=USAGE.replace("TASK", task.name),
+        description=f"{inspect.getdoc(task).splitlines()[0]} Files: {reading.FORMATS}.",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--train", required=True, metavar="FILE", help="examples to learn from")
+    data.add_argument(
+        "--validation", metavar="FILE", help="examples to choose the best epoch by (default: a tenth of --train)"
+    )
+    data.add_argument("--test", metavar="FILE", help="examples to score at the very end")
+    reading.add_options(parser)
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write, saved_models/NAME")
+    checkpoint = (
+        "where to start from: a folder, a hub name, or all-MiniLM-L6-v2 (the default), which comes as a package"
+    )
+    run.add_argument("--checkpoint", default="all-MiniLM-L6-v2", metavar="NAME_OR_FOLDER", help=checkpoint)
+    settings = add_settings(run, tfbert.fine_tune)
+    fields = add_fields(parser.add_argument_group("task"), task)
+    values = parser.parse(argv[1:])
+    values.task = task(**given(values, fields))
+    values.settings = given(values, settings)
+    return values
+
+
+def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
+    """Fine-tunes, and emits {"output", "metrics", "export", ...}."""
+    train, validation, test = (
+        None if path is None else reading.read_file(path, arguments)
+        for path in (arguments.train, arguments.validation, arguments.test)
+    )
+    tuned = tfbert.fine_tune(
+        arguments.task,
+        arguments.checkpoint,
+        train,
+        validation,
+        test=test,
+        directory=arguments.output,
+        **arguments.settings,
+    )
+    exports = versions(tuned.directory)
+    measured = ("best_epoch", "train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes")
+    emit(
+        {
+            "output": tuned.directory,
+            "metrics": tuned.metrics["metrics"],
+            "export": exports[max(exports)] if exports else None,
+            **{name: tuned.metrics[name] for name in measured if name in tuned.metrics},
+        }
+    )

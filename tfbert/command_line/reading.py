@@ -1,0 +1,70 @@
+"""The options by which a command reads its data files, and the reading itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tfbert.command_line.arguments import names
+from tfbert.errors import InputError
+from tfbert.sources import Examples, read
+
+COLUMNS = ("text", "text_pair", "label", "weight")
+FORMATS = ".csv .tsv .jsonl .json .parquet .txt (.gz too), or tfds:NAME:SPLIT"
+
+
+def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLUMNS) -> None:
+    """Adds the options that say which column is which, and how a file is written."""
+    group = parser.add_argument_group(
+        "columns", "where a file names them otherwise than text, text_pair, label, weight"
+    )
+    for field in columns:
+        group.add_argument(
+            f"--{field.replace('_', '-')}",
+            metavar="COLUMN",
+            help=f"the column that holds the {field.replace('_', ' ')}",
+        )
+    group = parser.add_argument_group("file format")
+    group.add_argument(
+        "--delimiter", type=_delimiter, metavar="C", help="between the columns of a .csv (default ','; 'tab' for a tab)"
+    )
+    group.add_argument(
+        "--quoting",
+        action=argparse.BooleanOptionalAction,
+        help="double quotes enclose a field, or are plain characters",
+    )
+    group.add_argument("--encoding", metavar="NAME", help="the encoding of text files (default utf-8)")
+    group.add_argument(
+        "--header", type=names, metavar="A,B,..", help="the columns' names, for a file without a header line"
+    )
+
+
+def read_file(path: str, arguments: argparse.Namespace) -> Examples:
+    """Reads one data file as the options say; what the reader changed or found odd goes to stderr."""
+    columns = {field: getattr(arguments, field, None) for field in COLUMNS}
+    options = {name: getattr(arguments, name) for name in ("delimiter", "quoting", "encoding", "header")}
+    examples = read(
+        path,
+        columns={field: column for field, column in columns.items() if column is not None} or None,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    for note in examples.notes:
+        print(f"tfbert: note: {note}", file=sys.stderr)
+    return examples
+
+
+def texts(examples: Examples, fields: tuple[str, ...]) -> list[dict[str, str]]:
+    """The text fields of each row, and nothing else; a row that lacks one is an InputError with its place."""
+    for i, row in enumerate(examples):
+        for field in fields:
+            if not isinstance(row.get(field), str):
+                option = f"--{field.replace('_', '-')}"
+                have = ", ".join(map(repr, row)) or "no field"
+                raise InputError(
+                    f"{examples.where(i)}: no text in the field {field!r}; the row has {have}; name the column with {option}"
+                )
+    return [{field: row[field] for field in fields} for row in examples]
+
+
+def _delimiter(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text, text)
