@@ -1,0 +1,114 @@
+"""Losses against their formulas in NumPy float64, and weights against repeated rows."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from tfbert import losses
+from tfbert._compat import keras, tf
+from tfbert.errors import InputError
+
+RANDOM = np.random.default_rng(3)
+LOGITS = RANDOM.normal(0, 3, (7, 5))
+CLASSES = RANDOM.integers(0, 5, 7)
+SEVERAL = RANDOM.random((7, 5)) < 0.4
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.35])
+@pytest.mark.parametrize("shape", [(7,), (7, 1)])
+def test_sparse_categorical_crossentropy_is_the_formula(smoothing, shape):
+    targets = np.eye(5)[CLASSES] * (1 - smoothing) + smoothing / 5
+    expected = -(targets * log_softmax(LOGITS)).sum(-1)
+    loss = losses.sparse_categorical_crossentropy(CLASSES.reshape(shape), LOGITS, label_smoothing=smoothing)
+    assert loss.dtype == tf.float32 and loss.shape == (7,)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32])
+def test_binary_crossentropy_is_the_formula(smoothing, dtype):
+    targets = SEVERAL * (1 - smoothing) + smoothing / 2
+    chance = 1 / (1 + np.exp(-LOGITS))
+    expected = -(targets * np.log(chance) + (1 - targets) * np.log(1 - chance)).mean(-1)
+    loss = losses.binary_crossentropy(SEVERAL.astype(dtype), LOGITS, label_smoothing=smoothing)
+    assert loss.dtype == tf.float32 and loss.shape == (7,)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("left", [(7,), (7, 1)])
+@pytest.mark.parametrize("right", [(7,), (7, 1)])
+def test_mean_squared_error_never_broadcasts(left, right):
+    labels, predictions = LOGITS[:, 0], LOGITS[:, 1]
+    loss = losses.mean_squared_error(labels.reshape(left), predictions.reshape(right))
+    np.testing.assert_allclose(loss, (labels - predictions) ** 2, rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_large_label_indices_survive_low_precision_logits(dtype):
+    # 30521 is no bfloat16 or float16 number; a label that passes through either would point at another class.
+    logits = np.zeros((2, 30522), np.float32)
+    logits[0, 30521], logits[1, 301] = 8, 4
+    low = tf.cast(logits, dtype)
+    expected = losses.sparse_categorical_crossentropy(np.array([30521, 301]), logits)
+    loss = losses.sparse_categorical_crossentropy(np.array([30521, 301]), low)
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_huge_logits_stay_finite():
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4]])
+    assert losses.sparse_categorical_crossentropy(np.array([0, 0]), logits).numpy().tolist() == [0.0, 20000.0]
+    assert losses.binary_crossentropy(np.array([[1, 0], [1, 0]]), logits).numpy().tolist() == [0.0, 10000.0]
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_smoothing_outside_its_range_is_refused(smoothing):
+    with pytest.raises(InputError, match="label_smoothing is .*give at least 0 and less than 1"):
+        losses.sparse_categorical_crossentropy(CLASSES, LOGITS, label_smoothing=smoothing)
+    with pytest.raises(InputError, match="label_smoothing is"):
+        losses.binary_crossentropy(SEVERAL, LOGITS, label_smoothing=smoothing)
+
+
+def test_normalized_weights_have_mean_one():
+    weights = RANDOM.random(9) * 5
+    np.testing.assert_allclose(losses.normalize_weights(weights), weights / weights.mean(), rtol=1e-6)
+    assert losses.normalize_weights(np.zeros(3)).numpy().tolist() == [0.0, 0.0, 0.0]
+    assert losses.normalize_weights(np.zeros(0)).shape == (0,)
+
+
+CASES = {
+    "classification": (functools.partial(losses.sparse_categorical_crossentropy, label_smoothing=0.1), CLASSES),
+    "multi-label": (functools.partial(losses.binary_crossentropy, label_smoothing=0.1), SEVERAL.astype(np.float32)),
+    "regression": (losses.mean_squared_error, LOGITS[:, 0].astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weight_two_is_the_row_twice_in_keras_fit(case):
+    """One step of plain SGD moves the weights by the gradient, so that equal models mean equal gradients."""
+    loss, labels = CASES[case]
+    features = RANDOM.normal(size=(7, 4)).astype(np.float32)
+    start = RANDOM.normal(size=(4, 1 if case == "regression" else 5)).astype(np.float32)
+    counts = np.array([2, 1, 1, 0, 3, 1, 1])
+
+    def step(x, y, weights):
+        model = keras.Sequential([keras.layers.Dense(start.shape[1], use_bias=False, input_shape=(4,))])
+        model.set_weights([start])
+        model.compile(keras.optimizers.SGD(1.0), loss=loss)
+        history = model.fit(x, y, sample_weight=weights, batch_size=len(x), shuffle=False, verbose=0)
+        return start - model.get_weights()[0], history.history["loss"][0]
+
+    weighted, weighted_loss = step(features, labels, losses.normalize_weights(counts).numpy())
+    rows = np.repeat(np.arange(7), counts)
+    repeated, repeated_loss = step(features[rows], labels[rows], None)
+    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=1e-6)
+    assert weighted_loss == pytest.approx(repeated_loss, rel=1e-6)
+    raw, _ = step(features, labels, counts.astype(np.float32))
+    assert np.abs(raw - repeated).max() > 1e-3  # without the scaling they differ

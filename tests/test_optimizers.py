@@ -1,0 +1,198 @@
+"""AdamW against NumPy, value by value, and the choice of what is decayed on real architectures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfbert._compat import keras, tf, transformers
+from tfbert.errors import InputError
+from tfbert.optimizers import AdamW, decayed
+from tfbert.schedules import WarmupLinear
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 12,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def bert():
+    model = transformers.TFBertForSequenceClassification(transformers.BertConfig(**SIZES))
+    model(tf.constant([[1, 2, 3]]))
+    return model
+
+
+def numpy_adamw(start, gradients, *, rates, decay, is_decayed, clip, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Loshchilov and Hutter 2019 with Keras' epsilon (Kingma and Ba's "epsilon hat"), dense, in float64."""
+    weights = [w.astype(np.float64) for w in start]
+    m, v = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
+    for t, (rate, step) in enumerate(zip(rates, gradients), 1):
+        norm = np.sqrt(sum((g**2).sum() for g in step))
+        scale = min(1.0, clip / norm) if clip else 1.0
+        for i, g in enumerate(step):
+            g = g * scale
+            weights[i] = weights[i] - rate * decay * weights[i] * is_decayed[i]
+            m[i] = beta_1 * m[i] + (1 - beta_1) * g
+            v[i] = beta_2 * v[i] + (1 - beta_2) * g**2
+            alpha = rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+            weights[i] = weights[i] - alpha * m[i] / (np.sqrt(v[i]) + epsilon)
+    return weights
+
+
+@pytest.mark.parametrize("clip", [None, 0.7, 1e3])
+@pytest.mark.parametrize("scheduled", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_five_steps_equal_numpy_with_sparse_gradients(clip, scheduled, graph):
+    random = np.random.default_rng(4)
+    names = ["embeddings/weight", "dense/kernel", "dense/bias", "LayerNorm/gamma"]
+    start = [random.normal(size=shape) for shape in ((9, 3), (3, 4), (4,), (4,))]
+    indices = [[1, 7, 1, 1, 0], [2, 2, 2, 2, 2], [8, 0, 8, 3, 1], [1, 4, 5, 1, 4], [6, 6, 0, 0, 6]]  # rows that repeat
+    rows = random.normal(size=(5, 5, 3))
+    others = [[random.normal(size=w.shape) for w in start[1:]] for _ in range(5)]
+    dense = []
+    for step in range(5):
+        table = np.zeros((9, 3))
+        np.add.at(table, indices[step], rows[step])
+        dense.append([table, *others[step]])
+    rates = [0.02 * (5 - t) / 5 for t in range(5)] if scheduled else [0.02] * 5
+    expected = numpy_adamw(start, dense, rates=rates, decay=0.3, is_decayed=[1, 1, 0, 0], clip=clip)
+
+    variables = [tf.Variable(w, name=name, dtype=tf.float32) for name, w in zip(names, start)]
+    optimizer = AdamW(WarmupLinear(0.02, 5) if scheduled else 0.02, weight_decay=0.3, clip_norm=clip)
+    optimizer.build(variables)
+
+    def apply(place, values, *gradients):
+        sparse = tf.IndexedSlices(values, place, tf.constant([9, 3], tf.int64))
+        optimizer.apply_gradients(zip([sparse, *gradients], variables))
+
+    apply = tf.function(apply) if graph else apply
+    for step in range(5):
+        values = [tf.constant(g, tf.float32) for g in (rows[step], *others[step])]
+        apply(tf.constant(indices[step], tf.int64), *values)
+    for name, variable, right in zip(names, variables, expected):
+        np.testing.assert_allclose(variable.numpy(), right, rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+def test_a_zero_gradient_changes_only_matrices_and_by_the_decay_alone(bert):
+    before = {v.name: v.numpy() for v in bert.trainable_variables}
+    optimizer = AdamW(0.25, weight_decay=0.5)
+    optimizer.apply_gradients([(tf.zeros_like(v), v) for v in bert.trainable_variables])
+    for v in bert.trainable_variables:
+        old = before[v.name]
+        expected = old - old * np.float32(0.5) * np.float32(0.25) if old.ndim == 2 else old
+        np.testing.assert_array_equal(v.numpy(), expected, err_msg=v.name)
+        v.assign(old)
+
+
+def test_bert_decays_all_but_biases_and_layer_norms(bert):
+    yes, no = decayed(bert)
+    variables = {v.name: v for v in bert.trainable_variables}
+    assert sorted(yes + no) == sorted(variables)
+    assert all(variables[name].shape.rank == 2 for name in yes)
+    assert all(variables[name].shape.rank == 1 for name in no)
+    # 3 embeddings, 6 kernels in each of 2 layers, pooler, classifier; 5 LayerNorms of 2, and a bias for each kernel
+    assert (len(yes), len(no)) == (3 + 12 + 2, 10 + 12 + 2)
+    assert decayed(v for v in bert.trainable_variables if "pooler" in v.name) == (
+        ["tf_bert_for_sequence_classification/bert/pooler/dense/kernel:0"],
+        ["tf_bert_for_sequence_classification/bert/pooler/dense/bias:0"],
+    )
+
+
+def test_other_architectures_names():
+    yes = [
+        "tf_t5/encoder/block_._0/layer_._0/SelfAttention/relative_attention_bias/embeddings:0",
+        "roberta/embeddings/word_embeddings/weight:0",
+        "albert/encoder/embedding_hidden_mapping_in/kernel:0",
+        "beta_head/kernel:0",
+        "kernel/replica_1:0",
+    ]
+    no = [
+        "tf_t5/encoder/block_._0/layer_._0/layer_norm/weight:0",
+        "tf_t5/encoder/final_layer_norm/weight:0",
+        "bart/encoder/layernorm_embedding/gamma:0",
+        "gpt2/h_._0/ln_1/gamma:0",
+        "marian/final_logits_bias:0",
+        "deberta/encoder/layer_._0/attention/self/q_bias:0",
+        "mobilebert/encoder/layer_._0/bottleneck/input/LayerNorm/weight:0",
+        "lm_head/bias:0",
+        "bias:0",
+        "dense/bias/replica_1:0",
+        "layer_normalization_3/gamma/replica_1:0",
+    ]
+    variables = [tf.Variable(0.0, name=name.removesuffix(":0")) for name in yes + no]
+    assert decayed(variables) == (yes, no)
+    optimizer = AdamW(1.0, weight_decay=0.5, clip_norm=None)
+    for variable in variables:
+        variable.assign(2.0)
+    optimizer.apply_gradients([(tf.constant(0.0), variable) for variable in variables])
+    assert [float(v) for v in variables] == [1.0] * len(yes) + [2.0] * len(no)
+
+
+@pytest.mark.parametrize("rate", [0.5, WarmupLinear(0.5, 9, warmup_steps=1)])
+def test_a_copy_from_the_config_decays_and_clips_alike(rate):
+    optimizer = AdamW(rate, weight_decay=0.2, beta_1=0.8, clip_norm=0.1, epsilon=1e-6, use_ema=False, name="mine")
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(copy) is AdamW and copy.get_config() == optimizer.get_config()
+    results = []
+    for each in (optimizer, copy):
+        kernel, bias = tf.Variable([[3.0, 2.0]], name="kernel"), tf.Variable([3.0, 2.0], name="bias")
+        for _ in range(3):
+            each.apply_gradients([(tf.constant([[9.0, 0.1]]), kernel), (tf.constant([0.0, 0.0]), bias)])
+        assert bias.numpy().tolist() == [3.0, 2.0]
+        results.append(kernel.numpy().tolist())
+    assert results[0] == results[1]
+
+
+def test_a_loss_scale_optimizer_clips_the_unscaled_gradient_once():
+    scaled = keras.mixed_precision.LossScaleOptimizer(AdamW(0.1, clip_norm=0.5), dynamic=False, initial_scale=1024)
+    plain = AdamW(0.1, clip_norm=0.5)
+    results = []
+    for optimizer, factor in ((scaled, 1024.0), (plain, 1.0)):
+        table = tf.Variable(np.arange(6.0).reshape(3, 2), name="embeddings", dtype=tf.float32)
+        for _ in range(3):
+            gradient = tf.IndexedSlices(
+                tf.constant([[3.0, 1], [2, 1], [1, 4]]) * factor, tf.constant([2, 0, 2]), [3, 2]
+            )
+            optimizer.apply_gradients([(gradient, table)])
+        results.append(table.numpy())
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_step_of_bert_under_keras_equals_numpy(bert):
+    """The embeddings' gradients are sparse and hold each repeated token several times; NumPy gets them dense."""
+    random = np.random.default_rng(0)
+    ids, labels = random.integers(1, 9, (16, 6)), random.integers(0, 2, 16)
+    start = bert.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with tf.GradientTape() as tape:
+        value = loss(labels, bert({"input_ids": ids}).logits)
+    gradients = tape.gradient(value, bert.trainable_variables)
+    assert isinstance(gradients[0], tf.IndexedSlices) and len(gradients[0].indices) == 16 * 6
+    dense = [tf.convert_to_tensor(g).numpy().astype(np.float64) for g in gradients]
+    norm = np.sqrt(sum((g**2).sum() for g in dense))
+    is_decayed = [v.shape.rank == 2 for v in bert.trainable_variables]
+    # An epsilon of the gradients' own size: without it Adam's first step is +-rate whatever the clipping did.
+    expected = numpy_adamw(
+        start, [dense], rates=[0.1], decay=0.2, is_decayed=is_decayed, clip=norm / 4, epsilon=norm / 1e4
+    )
+    bert.compile(AdamW(0.1, weight_decay=0.2, clip_norm=norm / 4, epsilon=norm / 1e4), loss=loss, run_eagerly=True)
+    bert.train_on_batch({"input_ids": ids}, labels)
+    for variable, right in zip(bert.trainable_variables, expected):
+        np.testing.assert_allclose(variable.numpy(), right, rtol=0, atol=2e-6, err_msg=variable.name)
+    bert.set_weights(start)
+
+
+def test_mistakes_are_told():
+    with pytest.raises(InputError, match="weight_decay is -0.1; give a number of at least 0"):
+        AdamW(weight_decay=-0.1)
+    with pytest.raises(InputError, match="clip_norm is 0; give a number above 0, or None not to clip"):
+        AdamW(clip_norm=0)
+    with pytest.raises(TypeError, match="weight_decy"):
+        AdamW(weight_decy=0.1)
