@@ -1,0 +1,23 @@
+"""Files, TensorFlow Datasets and iterables -> checked examples (plain dicts that know where they came from)."""
+
+from tfbert.sources.examples import Examples, from_iterable
+from tfbert.sources.json_lines import read_json, read_jsonl
+from tfbert.sources.parquet import read_parquet
+from tfbert.sources.reading import read, read_lines
+from tfbert.sources.splitting import fingerprint, split
+from tfbert.sources.tables import read_csv
+from tfbert.sources.tfds import read_tfds
+
+__all__ = [
+    "Examples",
+    "from_iterable",
+    "fingerprint",
+    "read",
+    "read_csv",
+    "read_json",
+    "read_jsonl",
+    "read_lines",
+    "read_parquet",
+    "read_tfds",
+    "split",
+]

@@ -1,0 +1,114 @@
+"""`read`: any source by its name; and plain lines of text."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfbert.errors import InputError, suggest
+from tfbert.sources.columns import MAX_CHARACTERS, checked
+from tfbert.sources.decoding import check_file, load_text
+from tfbert.sources.examples import Examples
+from tfbert.sources.json_lines import read_json, read_jsonl
+from tfbert.sources.parquet import read_parquet
+from tfbert.sources.tables import read_csv
+from tfbert.sources.tfds import read_tfds
+
+
+def read_lines(
+    path: str | os.PathLike,
+    field: str = "text",
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
+    max_characters: int = MAX_CHARACTERS,
+) -> Examples:
+    """Reads plain text: every line that is not blank is an example; blank lines only separate.
+
+    A line loses its line end (\\n or \\r\\n) and nothing else: a carriage return within it stays, unlike in tf.data's
+    TextLineDataset, which drops every one.
+
+    Args:
+        path: the file; .gz is decompressed.
+        field: what the line is called in the example (default "text").
+        columns: from field to `field`, as in the other readers; None keeps the name.
+        encoding: any that Python knows (default "utf-8").
+        max_characters: the longest line allowed (default 1,000,000).
+
+    Raises:
+        InputError: what is wrong, with file:line.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "lines.txt"
+        >>> _ = place.write_text("one\\n\\ntwo\\n")
+        >>> examples = read_lines(place)
+        >>> examples, examples.where(1).endswith("lines.txt:3")
+        ([{'text': 'one'}, {'text': 'two'}], True)
+    """
+    text, notes = load_text(path, encoding)
+    every = text.split("\n" if "\n" in text else "\r")
+    lines = [number for number, line in enumerate(every, 1) if line.strip()]
+    rows = [{field: every[number - 1].removesuffix("\r")} for number in lines]
+    return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+
+
+_READERS = {
+    ".csv": read_csv,
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+    ".tsv": functools.partial(read_csv, delimiter="\t", quoting=None),
+    ".txt": read_lines,
+}
+_TFDS = re.compile(r"tfds:(?P<name>[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
+
+
+def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:
+    """Reads a file by the suffix of its name, or a TensorFlow Dataset by its name.
+
+    Args:
+        path_or_name: a file that ends in .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
+            "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train".
+        columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
+            name.
+        **options: what the reader of this kind takes, such as quoting=False for read_csv. A .tsv file is read by
+            read_csv with quoting=None.
+
+    Raises:
+        InputError: an unknown suffix or option, or what is wrong with the file, with file:line.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "train.tsv"
+        >>> _ = place.write_text('sentence\\tlabel\\n"Fine," he lied\\tneg\\n')
+        >>> read(place, columns={"text": "sentence"})
+        [{'text': '"Fine," he lied', 'label': 'neg'}]
+    """
+    if not isinstance(path_or_name, (str, os.PathLike)):
+        kind = type(path_or_name).__name__
+        raise InputError(f"read takes a path or 'tfds:NAME:SPLIT', got {kind}; rows in memory need no reading")
+    name = os.fspath(path_or_name)
+    if name.startswith("tfds:"):
+        match = _TFDS.fullmatch(name)
+        if match is None:
+            raise InputError(f"{name!r}: expected tfds:NAME:SPLIT, such as tfds:glue/sst2:train")
+        reader, kind, options = read_tfds, "a TensorFlow Dataset", {"split": match["split"], **options}
+        name = match["name"]
+    else:
+        kind = Path(name.lower().removesuffix(".gz")).suffix
+        if kind not in _READERS:
+            check_file(name)
+            known = ", ".join(_READERS)
+            raise InputError(f"{name}: the suffix {kind!r} is not known; known are {known}, each also with .gz")
+        reader, kind = _READERS[kind], f"a {kind} file"
+    known = [option for option in inspect.signature(reader).parameters if option not in ("path", "name", "columns")]
+    for option in options:
+        if option not in known:
+            hint = f"its options are {', '.join(known)}.{suggest(option, known)}"
+            raise InputError(f"{name}: {kind} has no option {option!r}; {hint}")
+    return reader(name, columns=columns, **options)
