@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 
 from tfbert import _compat  # noqa: F401 - says TF_USE_LEGACY_KERAS=1 before anybody imports tensorflow
+from tfbert.errors import suggest
 
 __version__ = "0.1.0"
 
@@ -61,7 +62,7 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 def __getattr__(name: str):
     if name not in _HOMES:
-        raise AttributeError(f"module 'tfbert' has no attribute {name!r}.{_compat.suggest(name, __all__)}")
+        raise AttributeError(f"module 'tfbert' has no attribute {name!r}.{suggest(name, __all__)}")
     module = importlib.import_module(_HOMES[name])
     value = module if module.__name__ == f"tfbert.{name}" else getattr(module, name)
     globals()[name] = value
