@@ -1,0 +1,150 @@
+"""Where the special tokens stand around one text or two, and rows cut to length and padded, as TensorFlow ops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfbert._compat import tf
+from tfbert.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of a row: fixed special tokens, or the tokens of the first (`text` 0) or second (1) text.
+
+    Args:
+        ids: the special tokens; empty for a text.
+        type_id: the token type of the whole stretch.
+        text: which text stands here, or None for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    type_id: int
+    text: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """The rows of one tokenizer: [CLS] text [SEP] and [CLS] text [SEP] text_pair [SEP] for BERT.
+
+    Args:
+        single: the segments of a row with one text.
+        pair: the segments of a row with two.
+        pad_id: the token that fills a row up; its type is 0.
+    """
+
+    single: tuple[Segment, ...]
+    pair: tuple[Segment, ...]
+    pad_id: int
+
+    def specials(self, *, pair: bool) -> int:
+        """How many special tokens a row has."""
+        return sum(len(segment.ids) for segment in (self.pair if pair else self.single))
+
+    def assemble(self, first, second=None, *, max_length: int) -> dict:
+        """Cuts, surrounds and pads rows, as `padding="longest", truncation="longest_first"` does.
+
+        Args:
+            first: ragged int32 [B, (n)], the tokens of the first texts.
+            second: ragged int32 [B, (m)], those of the second texts, or None.
+            max_length: the most tokens of a row, special tokens included.
+
+        Returns:
+            {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row (the special tokens alone for B = 0).
+
+        Example:
+            >>> bert = Template((Segment((101,), 0, None), Segment((), 0, 0), Segment((102,), 0, None)), (), pad_id=0)
+            >>> rows = bert.assemble(tf.ragged.constant([[7, 8, 9], [7]], dtype=tf.int32), max_length=4)
+            >>> rows["input_ids"].numpy().tolist()
+            [[101, 7, 8, 102], [101, 7, 102, 0]]
+            >>> rows["attention_mask"].numpy().tolist()
+            [[1, 1, 1, 1], [1, 1, 1, 0]]
+        """
+        texts = [first] if second is None else [first, second]
+        segments = self.single if second is None else self.pair
+        room = max_length - self.specials(pair=second is not None)
+        lengths = [tf.cast(text.row_lengths(), tf.int32) for text in texts]
+        lengths = [tf.minimum(lengths[0], room)] if second is None else longest_first(*lengths, room)
+
+        # One flat source of tokens: special tokens, padding, then the texts. A row is a row of places in it.
+        fixed = [i for segment in segments for i in segment.ids] + [self.pad_id]
+        source = tf.concat([tf.constant(fixed, tf.int32), *(text.values for text in texts)], 0)
+        bases = [len(fixed) + tf.cast(text.row_splits[:-1], tf.int32) for text in texts]
+        if second is not None:
+            bases[1] += tf.size(first.values)
+        total = tf.add_n(lengths) + len(fixed) - 1
+        longest = tf.maximum(tf.reduce_max(total), len(fixed) - 1)
+        place = tf.range(longest)[tf.newaxis, :]
+        where, types = tf.zeros([1, 1], tf.int32), tf.zeros([1, 1], tf.int32)
+        begin, used = tf.zeros_like(total), 0  # where this segment begins in its row [B]; special tokens so far
+        for segment in segments:
+            here = place >= begin[:, tf.newaxis]
+            base = used if segment.text is None else bases[segment.text]
+            where = tf.where(here, place + (base - begin)[:, tf.newaxis], where)
+            types = tf.where(here, segment.type_id, types)
+            begin += len(segment.ids) if segment.text is None else lengths[segment.text]
+            used += len(segment.ids)
+        here = place < total[:, tf.newaxis]
+        return {
+            "input_ids": tf.gather(source, tf.where(here, where, used)),
+            "attention_mask": tf.cast(here, tf.int32),
+            "token_type_ids": tf.where(here, types, 0),
+        }
+
+
+def longest_first(first, second, room: int) -> list:
+    """The lengths that two texts keep in a row with `room` tokens for both: the longer one is cut first, then both to a half.
+
+    This is the rule of the Rust tokenizers (utils/truncation.rs), which gives the odd token of a half to the longer text (to the second,
+    where both are equally long).
+
+    Args:
+        first: int32 [B], how many tokens the first texts have.
+        second: int32 [B], the same of the second.
+        room: how many tokens both may have together.
+
+    Returns:
+        [int32 [B], int32 [B]].
+
+    Example:
+        >>> [x.numpy().tolist() for x in longest_first(tf.constant([2, 9, 9, 3]), tf.constant([9, 2, 9, 4]), 7)]
+        [[2, 5, 3, 3], [5, 2, 4, 4]]
+    """
+    shorter = tf.minimum(first, second)
+    halve = 2 * shorter > room
+    short, long = tf.where(halve, room // 2, shorter), tf.where(halve, room - room // 2, room - shorter)
+    fits, swapped = first + second <= room, first > second
+    return [
+        tf.where(fits, first, tf.where(swapped, long, short)),
+        tf.where(fits, second, tf.where(swapped, short, long)),
+    ]
+
+
+def template_of(backend, pad_id: int) -> Template:
+    """Reads a template off what the Rust tokenizer puts around two probe texts.
+
+    Args:
+        backend: a `tokenizers.Tokenizer` with truncation and padding off.
+        pad_id: the padding token's id.
+
+    Raises:
+        InputError: the tokens of a text are not one stretch of the row, with one type.
+    """
+    return Template(_segments(backend.encode("a")), _segments(backend.encode("a", "a")), pad_id)
+
+
+def _segments(encoding) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    for token, type_id, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
+        last = segments[-1] if segments else None
+        if last and (last.text, last.type_id) == (text, type_id):
+            ids = () if text is not None else (*last.ids, token)
+            segments[-1] = Segment(ids, type_id, text)
+        else:
+            segments.append(Segment(() if text is not None else (token,), type_id, text))
+    texts = [segment.text for segment in segments if segment.text is not None]
+    if texts != list(range(encoding.n_sequences)):
+        raise InputError(
+            "cannot be put in the graph exactly: the post-processor does not keep each text in one piece, in order"
+        )
+    return tuple(segments)

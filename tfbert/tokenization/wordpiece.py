@@ -1,0 +1,303 @@
+"""The BERT tokenizer as TensorFlow ops, with the ids and offsets of the Hugging Face fast tokenizer, for every string.
+
+tensorflow_text and TFBertTokenizer lower-case with NFKC case folding and replace control characters by spaces, so their ids are not those
+the model was trained on ("…", "ß", "½", soft hyphens; tensorflow/text#817, #344). Here each code point is looked up in a table that was
+asked of the training tokenizer (characters.py), words are cut with integer ops, and only the longest-match search inside a word is left to
+tensorflow_text's FastWordpieceTokenizer.
+
+An exported graph holds that one custom op. TF Serving has it; a Python program that loads an export must `import tensorflow_text` first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+
+from tfbert._compat import tf, tf_text
+from tfbert.errors import InputError
+from tfbert.tokenization import characters
+from tfbert.tokenization.characters import CharacterTable, character_table
+from tfbert.tokenization.template import Template, template_of
+
+
+class Pieces(NamedTuple):
+    """The word pieces of a batch of texts, without special tokens: four ragged int32 tensors [B, (n)].
+
+    Args:
+        ids: vocabulary ids.
+        start: where the piece begins in the text, in Unicode code points.
+        end: where it ends (exclusive), so that `text[start:end]` is what the piece was made from.
+        word: the number of the word in its text, from 0 (each punctuation mark and CJK ideograph is a word).
+    """
+
+    ids: tf.RaggedTensor
+    start: tf.RaggedTensor
+    end: tf.RaggedTensor
+    word: tf.RaggedTensor
+
+
+class _Words(NamedTuple):
+    """All words of a batch, flat: N code points of the texts, K kept characters, W words."""
+
+    row_splits: tf.Tensor  # int32 [B + 1] where each text begins, in N
+    values: tf.Tensor  # int32 [K] the characters of the words
+    origin: tf.Tensor  # int32 [K] the place in N that each was made from
+    splits: tf.Tensor  # int64 [W + 1] where each word begins, in K
+    first: tf.Tensor  # int32 [W] the place in N of each word's first character
+    last: tf.Tensor  # int32 [W] and of its last
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieceGraph:
+    """A tokenizer made of TensorFlow ops, to be called inside the function that is exported; `graph_tokenizer` makes it.
+
+    Called with texts, it gives what the training tokenizer gives for `padding="longest", truncation="longest_first"`.
+
+    Args (of the call):
+        text: string [B], UTF-8. Bytes that are not UTF-8 are read as U+FFFD, which BERT's normalizer removes.
+        text_pair: string [B], the second texts (default None: rows of one text).
+        max_length: the most tokens of a row, special tokens included.
+
+    Returns (of the call):
+        {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row of the batch.
+
+    Raises (on the call):
+        InputError: max_length leaves no room beside the special tokens.
+    """
+
+    characters: CharacterTable
+    template: Template
+    pieces: tf_text.FastWordpieceTokenizer = dataclasses.field(repr=False)
+    ids: np.ndarray | None = dataclasses.field(repr=False)  # int32 [V], where the vocabulary's ids are not 0, 1, 2, ...
+    outside: int  # a code point that no vocabulary entry holds
+    longest_word: int  # in characters; a longer one is [UNK]
+
+    def __call__(self, text, text_pair=None, *, max_length: int) -> dict:
+        least = self.template.specials(pair=text_pair is not None) + 1
+        if max_length < least:
+            raise InputError(
+                f"max_length is {max_length}; the special tokens and one token of text need at least {least}"
+            )
+        second = None if text_pair is None else self.tokenize(text_pair)
+        return self.template.assemble(self.tokenize(text), second, max_length=max_length)
+
+    def tokenize(self, text):
+        """The ids of the word pieces, without special tokens and never truncated.
+
+        Args:
+            text: string [B].
+
+        Returns:
+            ragged int32 [B, (n)].
+        """
+        words = self._words(tf.convert_to_tensor(text, tf.string))
+        found, _, _ = self._search(words)
+        splits = tf.gather(found.row_splits, tf.searchsorted(words.first, words.row_splits))
+        return tf.RaggedTensor.from_row_splits(self._ids(found.values), splits, validate=False)
+
+    def ids_and_offsets(self, text) -> Pieces:
+        """The word pieces with their places in the text, equal to the fast tokenizer's `return_offsets_mapping`.
+
+        Args:
+            text: string [B].
+
+        Returns:
+            Pieces: ids, start, end and word, ragged int32 [B, (n)], without special tokens and never truncated.
+        """
+        words = self._words(tf.convert_to_tensor(text, tf.string))
+        found, start_byte, end_byte = self._search(words)
+        word = tf.cast(found.value_rowids(), tf.int32)
+        # The search counts bytes of its word; a character has 1 to 4 of them in UTF-8.
+        width = tf.add_n(
+            [tf.ones_like(words.values), *(tf.cast(words.values >= c, tf.int32) for c in (0x80, 0x800, 0x10000))]
+        )
+        byte = tf.concat([[0], tf.cumsum(width)], 0)
+        word_byte = tf.gather(byte, words.splits)
+        start_byte = tf.gather(word_byte, word) + tf.cast(start_byte.values, tf.int32)
+        end_byte = tf.gather(word_byte, word) + tf.cast(end_byte.values, tf.int32)
+        start = tf.gather(words.origin, tf.searchsorted(byte, start_byte))
+        end = tf.gather(words.origin, tf.searchsorted(byte, end_byte) - 1)
+        end = 1 + tf.where(end_byte == tf.gather(word_byte, word + 1), tf.gather(words.last, word), end)
+
+        first_words = tf.searchsorted(words.first, words.row_splits)
+        splits = tf.gather(found.row_splits, first_words)
+        row = tf.ragged.row_splits_to_segment_ids(splits, out_type=tf.int32)
+        origin = tf.gather(words.row_splits, row)
+        flat = (self._ids(found.values), start - origin, end - origin, word - tf.gather(first_words, row))
+        return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
+
+    def _words(self, text) -> _Words:
+        """Decodes, normalizes and cuts into words."""
+        # The space at each text's end keeps a word, and a run of combining marks, from going over into the next text.
+        codes = tf.strings.unicode_decode(tf.strings.join([text, " "]), "UTF-8", errors="replace")
+        row_splits, codes = tf.cast(codes.row_splits, tf.int32), codes.values
+        page = tf.gather(self.characters.pages, tf.bitwise.right_shift(codes, 8))
+        packed = tf.gather(self.characters.blocks, page + tf.bitwise.bitwise_and(codes, 255))
+        value, kind, origin = tf.cond(
+            tf.reduce_max(packed) < characters.PLAIN_LIMIT,
+            lambda: (_value(codes, packed), _kind(packed), tf.range(tf.size(codes))),
+            lambda: self._normalize(codes, packed),
+        )
+        ordinary, isolated = kind == characters.ORDINARY, kind == characters.ISOLATED
+        begins = isolated | (ordinary & ~tf.concat([[False], ordinary[:-1]], 0))
+        kept = tf.where(ordinary | isolated)[:, 0]
+        values, origin, begins = tf.gather(value, kept), tf.gather(origin, kept), tf.gather(begins, kept)
+        splits = tf.concat([tf.where(begins)[:, 0], [tf.size(kept, tf.int64)]], 0)
+        words = _Words(
+            row_splits, values, origin, splits, tf.gather(origin, splits[:-1]), tf.gather(origin, splits[1:] - 1)
+        )
+        lengths = splits[1:] - splits[:-1]
+        cut = tf.cond(
+            tf.reduce_any(lengths > self.longest_word),
+            lambda: self._cut_long(words, lengths, begins),
+            lambda: (words.values, words.origin, words.splits),
+        )
+        return words._replace(values=cut[0], origin=cut[1], splits=cut[2])
+
+    def _normalize(self, codes, packed) -> tuple:
+        """What becomes of characters that are removed, become several, or are combining marks: (value, kind, origin), each [M]."""
+        rows = tf.where(_bit(packed, characters.EXPANDS), _value(0, packed), 0)
+        rows = tf.gather(self.characters.expansions, rows)  # [N, E]; row 0 is empty
+        alone = tf.pad(packed[:, tf.newaxis], [[0, 0], [0, self.characters.expansions.shape[1] - 1]])
+        grid = tf.where(_bit(packed, characters.EXPANDS)[:, tf.newaxis], rows, alone)
+        # Control characters go before accents are sorted; a stripped accent goes after.
+        there = tf.where((grid != 0) & (grid != characters.CLEANED))
+        packed, origin = tf.gather_nd(grid, there), tf.cast(there[:, 0], tf.int32)
+        added = (
+            there[:, 1] > 0
+        )  # the second and third characters of an expansion have no place of their own in the text
+        value = _value(tf.gather(codes, origin), packed)
+        packed, value, origin = tf.cond(
+            tf.reduce_any((_rank(packed) > 0) & (_kind(packed) != characters.DROP)),
+            lambda: _sort_marks(packed, value, origin, added),
+            lambda: (packed, value, origin),
+        )
+        stay = tf.where(_kind(packed) != characters.DROP)[:, 0]
+        return tf.gather(value, stay), tf.gather(_kind(packed), stay), tf.gather(origin, stay)
+
+    def _cut_long(self, words: _Words, lengths, begins) -> tuple:
+        """Leaves of every word that is too long one character, which no entry holds, so that it becomes [UNK]: (values, origin, splits)."""
+        long = lengths > self.longest_word
+        of_long = tf.repeat(long, lengths)
+        stay = tf.where(begins | ~of_long)[:, 0]
+        values = tf.gather(tf.where(of_long, self.outside, words.values), stay)
+        splits = tf.concat([[0], tf.cumsum(tf.where(long, tf.ones_like(lengths), lengths))], 0)
+        return values, tf.gather(words.origin, stay), splits
+
+    def _search(self, words: _Words) -> tuple:
+        """The longest-match search in each word: ragged [W, (n)] pieces, and where they begin and end, in bytes of the word."""
+        strings = tf.RaggedTensor.from_row_splits(words.values, words.splits, validate=False)
+        return self.pieces.tokenize_with_offsets(tf.strings.unicode_encode(strings, "UTF-8"))
+
+    def _ids(self, found):
+        return found if self.ids is None else tf.gather(self.ids, found)
+
+
+def _kind(packed):
+    return tf.bitwise.bitwise_and(packed, 3)
+
+
+def _bit(packed, bit: int):
+    return tf.bitwise.bitwise_and(packed, bit) != 0
+
+
+def _rank(packed):
+    return tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, characters.RANK_SHIFT), characters.RANK_MASK)
+
+
+def _value(codes, packed):
+    """The output character: the packed value XORed with the input character."""
+    value = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, characters.VALUE_SHIFT), characters.VALUE_MASK)
+    return tf.bitwise.bitwise_xor(value, tf.cast(codes, tf.int32))
+
+
+def _sort_marks(packed, value, origin, added) -> tuple:
+    """Puts the combining marks after each letter into canonical order (Unicode, section 3.11, D109).
+
+    A mark that moves keeps its kind, but the place in the text stays with the position, as in the Rust tokenizers: the k-th character takes
+    the place of the k-th one that was there before. Example: classes [0, 224, 220] at places [5, 6, 7] become [0, 220, 224] at [5, 6, 7].
+    """
+    rank, position = tf.cast(_rank(packed), tf.int64), tf.range(tf.size(packed, tf.int64))
+    letter = tf.cumsum(tf.cast(rank == 0, tf.int64))
+    # One number orders by letter, then class, then position; 64 > the number of classes, 2**31 > the number of characters.
+    order = tf.argsort((letter * 64 + rank) * 2**31 + position)
+    places = tf.boolean_mask(origin, ~added)
+    place = tf.cumsum(tf.cast(~tf.gather(added, order), tf.int32)) - 1
+    return tf.gather(packed, order), tf.gather(value, order), tf.gather(places, place)
+
+
+def graph_tokenizer(tokenizer) -> WordPieceGraph:
+    """Turns a BERT tokenizer into TensorFlow ops that give the same ids and offsets for every string.
+
+    Args:
+        tokenizer: what `load_tokenizer` returns.
+
+    Returns:
+        A `WordPieceGraph`: call it with texts inside the function that is exported.
+
+    Raises:
+        InputError: the tokenizer does something that the graph would not repeat exactly.
+
+    Example:
+        >>> from tfbert.tokenization import load_tokenizer
+        >>> graph = graph_tokenizer(load_tokenizer("all-MiniLM-L6-v2"))
+        >>> graph(tf.constant(["Naïve…", "[SEP]"]), max_length=8)["input_ids"].numpy().tolist()
+        [[101, 15743, 1529, 102, 0], [101, 1031, 19802, 1033, 102]]
+        >>> pieces = graph.ids_and_offsets(tf.constant(["Zürich!"]))
+        >>> pieces.start.to_list(), pieces.end.to_list()
+        ([[0, 6]], [[6, 7]])
+    """
+    backend, settings = _supported(tokenizer)
+    model = settings["model"]
+    entries = sorted(model["vocab"].items(), key=lambda entry: entry[1])
+    ids = np.array([i for _, i in entries], np.int32)
+    alphabet = {ch for token, _ in entries for ch in token}
+    with tf.init_scope():  # the piece model is a constant of every function that uses it, whichever was traced first
+        pieces = tf_text.FastWordpieceTokenizer(
+            [token for token, _ in entries],
+            suffix_indicator=model["continuing_subword_prefix"],
+            max_bytes_per_word=4 * model["max_input_chars_per_word"],
+            token_out_type=tf.int32,
+            unknown_token=model["unk_token"],
+            no_pretokenization=True,
+        )
+    return WordPieceGraph(
+        characters=character_table(settings["normalizer"]),
+        template=template_of(backend, tokenizer.pad_token_id or 0),
+        pieces=pieces,
+        ids=None if np.array_equal(ids, np.arange(len(ids))) else ids,
+        outside=next(c for c in range(0x10FFFD, 0, -1) if chr(c) not in alphabet),
+        longest_word=model["max_input_chars_per_word"],
+    )
+
+
+def _supported(tokenizer) -> tuple:
+    """The Rust tokenizer with truncation and padding off, and its settings; whatever the graph cannot repeat is refused."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    settings = json.loads(backend.to_str())
+    parts = {name: (settings[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")}
+    expected = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
+    problem = None
+    if parts != expected:
+        name = next(name for name in expected if parts[name] != expected[name])
+        problem = f"its {name.replace('_', '-')} is {parts[name]}, not {expected[name]}"
+    elif added := [token["content"] for token in settings["added_tokens"] if not token["special"]]:
+        problem = f"it has added tokens that are not special ({added[0]!r}, ...)"
+    elif tokenizer.truncation_side != "right":
+        problem = "it cuts long texts on the left"
+    elif (
+        settings["model"]["unk_token"] not in settings["model"]["vocab"]
+        or not settings["model"]["continuing_subword_prefix"]
+    ):
+        problem = "its unknown token or the prefix of its inner pieces is missing"
+    if problem:
+        raise InputError(
+            f"this tokenizer cannot be put in the graph exactly: {problem}; export only the 'tokens' signature"
+        )
+    return backend, settings
