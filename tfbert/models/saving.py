@@ -1,0 +1,90 @@
+"""Model -> folder: config.json and model.safetensors that this package, PyTorch Transformers 4 and 5 all read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from tfbert._compat import transformers
+from tfbert.errors import InputError
+from tfbert.files import new_directory, told, write_json
+from tfbert.models.configuration import KNOWN
+from tfbert.models.families import Family, Head, family_of
+from tfbert.models.keras_model import transformer_of
+from tfbert.models.weights import WHOLE, turned, variables_of
+
+
+def save(model, folder: str | Path, tokenizer=None) -> None:
+    """Writes config.json, model.safetensors (PyTorch's names, float32) and the tokenizer's files.
+
+    `load(folder, ...)` gives back the same bits, and `BertForSequenceClassification.from_pretrained(folder)` the same model in PyTorch.
+
+    Args:
+        model: what `load` or `as_keras` returned.
+        folder: a new folder, which appears whole or not at all; or one that exists, such as `files.new_directory` gives, to write into.
+        tokenizer: a Transformers tokenizer, whose files are written beside the weights (default: none).
+
+    Raises:
+        InputError: a weight is not finite (nothing is written then), or the disk refuses.
+    """
+    model = transformer_of(model)
+    family = family_of(model.config.model_type)
+    arrays = {_name(name, family, model): _values(name, *pair) for name, pair in variables_of(model, family).items()}
+    if Path(folder).is_dir():
+        _write(model, family, arrays, Path(folder), tokenizer)
+        return
+    with new_directory(folder) as temporary:
+        _write(model, family, arrays, temporary, tokenizer)
+
+
+def _write(model, family: Family, arrays: dict[str, np.ndarray], folder: Path, tokenizer) -> None:
+    write_json(folder / "config.json", _config(model, family))
+    with told(folder / WHOLE):
+        save_file(arrays, folder / WHOLE, metadata={"format": "pt"})
+        (folder / WHOLE).chmod(0o644)
+    if tokenizer is not None:
+        with told(folder):
+            tokenizer.save_pretrained(folder)
+
+
+def _name(name: str, family: Family, model) -> str:
+    """The name in PyTorch's model of the same class: a model with a head has the encoder's prefix, a bare one has not."""
+    head = _head(model, family)
+    return name if not head.weights or name.startswith(head.weights) else family.encoder + name
+
+
+def _head(model, family: Family) -> Head:
+    return next(head for head in family.heads.values() if head.tf_class == type(model).__name__)
+
+
+def _values(name: str, variable, turn) -> np.ndarray:
+    values = variable.numpy()
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise InputError(
+            f"the weight {name} holds {bad} values that are not finite (NaN or infinity), so the model is not saved; "
+            "lower the learning rate and train again from the last good checkpoint"
+        )
+    return np.ascontiguousarray(turned(values, turn, to_tf=False), dtype=np.float32)
+
+
+def _config(model, family: Family) -> dict[str, Any]:
+    """The settings that `configuration` knows, in full, so that no reader's defaults matter; no path of this machine among them."""
+    config = model.config
+    settings = {
+        name: getattr(config, name, None)
+        for name in sorted(KNOWN)
+        if name not in ("id2label", "label2id", "num_labels")
+    }
+    labels = dict(sorted(config.id2label.items()))
+    return {
+        **{name: value for name, value in settings.items() if value is not None},
+        "architectures": [_head(model, family).pytorch_class],
+        "dtype": "float32",
+        "id2label": {str(key): name for key, name in labels.items()},
+        "label2id": {name: key for key, name in labels.items()},
+        "transformers_version": transformers.__version__,
+    }
