@@ -229,6 +229,7 @@ def test_outputs_are_float32_under_mixed_precision(tuned):
     np.testing.assert_allclose(model(batch())["logits"], logits_of(with_head(), batch()), atol=0.2, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", [False, True])
 def test_fit_gives_the_same_bits_as_fitting_the_transformer_itself(tmp_path, generator):
     weights = {name: value for name, value in bert_weights().items() if "layer.1" not in name}
