@@ -1,0 +1,400 @@
+"""Plain Keras callbacks: they work on any compiled Keras model, TFBertForSequenceClassification too.
+
+In one `fit` their order matters, for each sees the logs that those before it wrote: the rate, EpochTimer,
+StopOnNonFinite, ScoreTask, then whatever saves, then Progress.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from tfbert._compat import keras, tf
+from tfbert.errors import InputError, suggest
+from tfbert.schedules import SlantedTriangular, WarmupConstant, WarmupCosine, WarmupLinear
+
+_DECAYS = {"constant": WarmupConstant, "cosine": WarmupCosine, "linear": WarmupLinear}
+
+
+class _EveryStep(keras.callbacks.Callback):
+    """Sets the rate before every update to what a schedule says for the optimizer's own count of updates."""
+
+    def __init__(self, total_steps: int | None, learning_rate: float | None):
+        super().__init__()
+        self.total_steps, self.learning_rate, self.schedule = total_steps, learning_rate, None
+        self._peak = self._rate = None
+
+    def _make(self, peak: float, total_steps: int):
+        """The schedule from `peak` over `total_steps`."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs=None):
+        name = type(self).__name__
+        steps_per_execution = getattr(self.model, "_steps_per_execution", None)
+        if steps_per_execution is not None and int(keras.backend.get_value(steps_per_execution)) > 1:
+            raise InputError(
+                f"{name} cannot set the rate of each step when steps_per_execution is above 1; compile without it, "
+                "or give the optimizer a schedule of tfbert.schedules"
+            )
+        rate = self._settable_rate(name)
+        # A callback that goes on after an earlier fit finds the rate that it left there, and not the peak.
+        if rate != self._rate:
+            self._peak = rate
+        peak = self._peak if self.learning_rate is None else self.learning_rate
+        if not peak > 0:
+            raise InputError(f"{name}: the optimizer's learning rate is {peak}; compile with the peak rate instead")
+        total = self.total_steps
+        if total is None:
+            if not self.params.get("steps"):
+                raise InputError(f"{name}: the data set does not say how many steps an epoch has; pass total_steps")
+            total = self.params["steps"] * self.params["epochs"]
+        self.schedule = self._make(peak, total)
+        self._first = True
+
+    def _settable_rate(self, name: str) -> float:
+        """The optimizer's rate, once it is known that a number may be put in its place."""
+        try:
+            rate = float(keras.backend.get_value(self.model.optimizer.learning_rate))
+            self.model.optimizer.learning_rate = rate  # Keras refuses this where the rate is a schedule
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{name} needs an optimizer whose learning rate is a plain number, not a schedule; use only one of the two"
+            ) from error
+        return rate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        done = self._updates()
+        if self._first and done >= self.schedule.total_steps:
+            raise InputError(
+                f"{type(self).__name__}: the optimizer has done {done} updates, and its schedule ends at "
+                f"{self.schedule.total_steps}; pass a larger total_steps, or compile again to begin anew"
+            )
+        self._first = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = float(self.schedule(self._updates()))
+        self._rate = float(keras.backend.get_value(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None and self._rate is not None:
+            logs["learning_rate"] = float(str(np.float32(self._rate)))  # 5e-05 and not 4.999999873689376e-05
+
+    def _updates(self) -> int:
+        return int(keras.backend.get_value(self.model.optimizer.iterations))
+
+
+class Warmup(_EveryStep):
+    """Lets the rate rise from 0 to the optimizer's own rate, then fall (or not), step by step.
+
+    The rate of each step is that of WarmupLinear, WarmupConstant or WarmupCosine at the optimizer's count of updates,
+    so a resumed training goes on where it was. Each epoch's logs get "learning_rate", the rate of its last step.
+
+    Args:
+        warmup_steps: steps of the rise.
+        warmup_fraction: the same as a share of all steps; give exactly one of the two.
+        decay: "linear" (to 0; default), "cosine" (to 0) or "constant".
+        total_steps: updates in the whole run; by default the steps of an epoch times the epochs of `fit`.
+        learning_rate: the peak; by default the optimizer's rate when training begins. Pass it where a restored
+            checkpoint has put a rate from the middle of the run into the optimizer.
+
+    Raises:
+        InputError: from the constructor for a wrong option; from `fit` where the optimizer has a schedule, the number
+            of steps cannot be known, steps_per_execution is above 1, or the schedule has already ended.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(0.5), "mse")
+        >>> history = model.fit(np.zeros([8, 2]), np.zeros(8), batch_size=2, epochs=2, verbose=0, callbacks=[Warmup(2)])
+        >>> history.history["learning_rate"]  # of steps 3 and 7, of 8
+        [0.41666666, 0.083333336]
+    """
+
+    def __init__(
+        self,
+        warmup_steps: int | None = None,
+        *,
+        warmup_fraction: float | None = None,
+        decay: str = "linear",
+        total_steps: int | None = None,
+        learning_rate: float | None = None,
+    ):
+        super().__init__(total_steps, learning_rate)
+        if (warmup_steps is None) == (warmup_fraction is None):
+            raise InputError("Warmup: give either warmup_steps or warmup_fraction, say warmup_fraction=0.1")
+        if decay not in _DECAYS:
+            raise InputError(f"decay is {decay!r};{suggest(decay, _DECAYS)} give one of {', '.join(_DECAYS)}")
+        self.decay = decay
+        self._rise = {"warmup_fraction": warmup_fraction} if warmup_steps is None else {"warmup_steps": warmup_steps}
+
+    def _make(self, peak, total_steps):
+        return _DECAYS[self.decay](peak, total_steps, **self._rise)
+
+
+class SlantedTriangularLearningRate(_EveryStep):
+    """A short steep rise of the rate and a long fall, step by step: schedules.SlantedTriangular as a callback.
+
+    Each epoch's logs get "learning_rate", the rate of its last step.
+
+    Args:
+        cut_frac: share of the steps in the rise (default 0.1).
+        ratio: how many times lower the lowest rate is than the peak (default 32).
+        total_steps: updates in the whole run; by default the steps of an epoch times the epochs of `fit`.
+        learning_rate: the peak; by default the optimizer's rate when training begins (see Warmup).
+
+    Raises:
+        InputError: from `fit`, as for Warmup, or where cut_frac or ratio is outside its range.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(0.5), "mse")
+        >>> rate = SlantedTriangularLearningRate(cut_frac=0.25, ratio=10)
+        >>> history = model.fit(np.zeros([8, 2]), np.zeros(8), batch_size=2, epochs=2, verbose=0, callbacks=[rate])
+        >>> history.history["learning_rate"]  # of steps 3 and 7, of 8
+        [0.425, 0.125]
+    """
+
+    def __init__(
+        self,
+        cut_frac: float = 0.1,
+        ratio: float = 32,
+        *,
+        total_steps: int | None = None,
+        learning_rate: float | None = None,
+    ):
+        super().__init__(total_steps, learning_rate)
+        self.cut_frac, self.ratio = cut_frac, ratio
+
+    def _make(self, peak, total_steps):
+        return SlantedTriangular(peak, total_steps, cut_frac=self.cut_frac, ratio=self.ratio)
+
+
+class EpochTimer(keras.callbacks.Callback):
+    """Measures the seconds of each epoch; put before ScoreTask it leaves the scoring out.
+
+    Attributes:
+        seconds: one float for each epoch of the latest `fit`.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> timer = EpochTimer()
+        >>> _ = model.fit(np.zeros([4, 2]), np.zeros(4), epochs=3, verbose=0, callbacks=[timer])
+        >>> len(timer.seconds)
+        3
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_train_begin(self, logs=None):
+        self.seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.monotonic() - self._began)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends the training with an error as soon as a batch's loss, or a weight at an epoch's end, is NaN or infinite.
+
+    Keras' TerminateOnNaN ends `fit` as if all were well, and what saves at the end of an epoch then saves NaN. This one
+    raises; put it before whatever saves.
+
+    Raises:
+        InputError: from `fit`, naming epoch and step, both counted from 1.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(0.5), "mse")
+        >>> model.fit(np.ones([4, 2]), np.array([0, 0, np.inf, 0]), batch_size=1, verbose=0, shuffle=False,
+        ...           callbacks=[StopOnNonFinite()])
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: the loss is inf at epoch 1, step 3; lower the learning rate (0.5 at this step), or
+        look for numbers that are not finite in the data
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} at epoch {self._epoch}, step {batch + 1}; lower the learning rate{self._rate()}, "
+                "or look for numbers that are not finite in the data"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        for variable in self.model.trainable_variables:
+            if not tf.reduce_all(tf.math.is_finite(variable)):
+                place = f"{variable.name} is not finite after epoch {self._epoch}"
+                raise InputError(f"{place}; lower the learning rate{self._rate()}")
+
+    def _rate(self) -> str:
+        rate = self.model.optimizer.learning_rate
+        return "" if callable(rate) else f" ({float(keras.backend.get_value(rate)):g} at this step)"
+
+
+class ScoreTask(keras.callbacks.Callback):
+    """Scores the whole task after each epoch, keeps the best weights, and stops when they no longer get better.
+
+    The scores go into the epoch's logs as "val_<name>", so that History and CSVLogger show them. Copies of the best
+    weights are kept in memory and put back at the end of the training. A NaN is never the best. A training resumed with
+    `initial_epoch` above 0 and this same object goes on from the best so far.
+
+    Args:
+        score_fn: model -> dict of floats.
+        monitor: the score that decides; it may also be one that Keras' validation_data brings, as "val_loss".
+        mode: "max" where more is better, "min" where less is; `tfbert.metrics.direction` knows it for the usual names.
+        patience: stop after this many epochs in a row without a new best, >= 1; None never stops (default).
+        restore_best: put the best weights back at the end (default True).
+
+    Attributes:
+        best_epoch, best_score: the best epoch so far, counted from 0, and its score; None before the first.
+
+    Raises:
+        InputError: from the constructor for a wrong option; from `fit` where nothing called `monitor` is scored.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+        >>> found = iter([0.5, 0.8, 0.7])
+        >>> scorer = ScoreTask(lambda model: {"accuracy": next(found)}, monitor="accuracy", mode="max")
+        >>> history = model.fit(np.ones([4, 2]), np.ones(4), epochs=3, verbose=0, callbacks=[scorer])
+        >>> history.history["val_accuracy"], scorer.best_epoch, scorer.best_score
+        ([0.5, 0.8, 0.7], 1, 0.8)
+    """
+
+    def __init__(
+        self, score_fn: Callable, *, monitor: str, mode: str, patience: int | None = None, restore_best: bool = True
+    ):
+        super().__init__()
+        if mode not in ("max", "min"):
+            raise InputError(f'mode is {mode!r}; give "max" where more of {monitor} is better, "min" where less is')
+        if patience is not None and patience < 1:
+            raise InputError(f"patience is {patience!r}; give at least 1 epoch, or None never to stop early")
+        self.score_fn, self.monitor, self.mode = score_fn, monitor.removeprefix("val_"), mode
+        self.patience, self.restore_best = patience, restore_best
+        self.on_epoch_begin(0)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:  # a new training; a resumed one goes on from its best
+            self.best_epoch = self.best_score = self.best_weights = None
+            self._waited = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        for name, value in self.score_fn(self.model).items():
+            logs[f"val_{name}"] = float(value)
+        score = logs.get(f"val_{self.monitor}")
+        if score is None:
+            names = [name.removeprefix("val_") for name in logs if name.startswith("val_")]
+            hint = suggest(self.monitor, names)
+            raise InputError(f"no score is called {self.monitor!r};{hint} there are {', '.join(names)}")
+        best = self.best_score
+        if not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best)):
+            self.best_epoch, self.best_score, self._waited = epoch, score, 0
+            if self.restore_best:
+                self.best_weights = [np.array(weight) for weight in self.model.get_weights()]
+            return
+        self._waited += 1
+        if self.patience is not None and self._waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+
+class Progress(keras.callbacks.Callback):
+    """Writes one line for each epoch: position, loss, real tokens a second, padding, and the time left of the whole run.
+
+    On a terminal the line is refreshed in place, at most five times a second; elsewhere (a log file) only the finished
+    line of each epoch is written. Pass verbose=0 to `fit`.
+
+    Args:
+        stream: a text stream; sys.stderr by default.
+        tokens_per_epoch: tokens of an epoch without padding; without it no speed is shown.
+        padding_share: share of positions that are padding, 0 to 1; without it none is shown.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> _ = model.fit(np.zeros([8, 2]), np.zeros(8), batch_size=2, epochs=2, verbose=0,
+        ...               callbacks=[Progress(sys.stdout, padding_share=0.041)])
+        epoch 1/2  4/4  100%  loss 0.0000  padding 4.1%  0:0... left
+        epoch 2/2  4/4  100%  loss 0.0000  padding 4.1%  0:0... in all
+    """
+
+    def __init__(self, stream=None, *, tokens_per_epoch: int | None = None, padding_share: float | None = None):
+        super().__init__()
+        self.stream, self.tokens_per_epoch, self.padding_share = stream, tokens_per_epoch, padding_share
+
+    def on_train_begin(self, logs=None):
+        self._out = self.stream or sys.stderr
+        self._terminal = self._out.isatty()
+        self._began = self._shown = time.monotonic()
+        self._steps = self.params.get("steps")
+        self._run_done = 0  # steps of this fit
+        self._first_at = None  # when its first step, which also builds the graph, was over
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._done = epoch + 1, 0
+        self._epoch_began = self._step_at = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = self._step_at = time.monotonic()
+        self._run_done += batch + 1 - self._done
+        self._done = batch + 1
+        if self._first_at is None:
+            self._first_at, self._counted_from = now, self._run_done
+        if self._terminal and now - self._shown >= 0.2:
+            self._shown = now
+            line = "  ".join([*self._parts(logs), *self._left(now)])
+            self._out.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+            self._out.flush()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs, now = logs or {}, time.monotonic()
+        self._steps = self._done
+        scores = [f"{name} {value:.4f}" for name, value in logs.items() if name.startswith("val_")]
+        last = self._epoch == self.params["epochs"]
+        end = [f"{_clock(now - self._began)} in all"] if last else self._left(now)
+        line = "  ".join([*self._parts(logs), *scores, *end])
+        self._out.write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
+        self._out.flush()
+
+    def _parts(self, logs) -> list[str]:
+        parts = [f"epoch {self._epoch}/{self.params['epochs']}", f"{self._done}/{self._steps or '?'}"]
+        if self._steps:
+            parts.append(f"{100 * self._done // self._steps}%")
+        if "loss" in logs:
+            parts.append(f"loss {logs['loss']:.4f}")
+        seconds = self._step_at - self._epoch_began
+        if self.tokens_per_epoch and self._steps and seconds > 0:
+            parts.append(f"{self.tokens_per_epoch * self._done / self._steps / seconds:,.0f} tokens/s")
+        if self.padding_share is not None:
+            parts.append(f"padding {100 * self.padding_share:.1f}%")
+        return parts
+
+    def _left(self, now: float) -> list[str]:
+        counted = self._run_done - self._counted_from
+        if not self._steps or counted < 1:
+            return []
+        steps = (self.params["epochs"] - self._epoch + 1) * self._steps - self._done
+        return [f"{_clock(steps * (now - self._first_at) / counted)} left"]
+
+
+def _clock(seconds: float) -> str:
+    """65 -> "1:05", 3665 -> "1:01:05"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
