@@ -121,15 +121,14 @@ def fine_tune(
             for part in (validation, test):
                 if part is not None:
                     task.check_coverage(part)
-        run = _Run(task, checkpoint, tokenizer, train, validation, test, settings)
-        task, model, history, results = run()
+        task, model, history, results = _Run(task, checkpoint, tokenizer, train, validation, test, settings)()
         with files.new_directory(directory, overwrite=True) as folder:
             models.save(model, folder / "checkpoint", tokenizer)
             files.write_json(folder / "task.json", task.to_json())
             files.write_json(folder / "metrics.json", results)
             files.write_text(folder / "history.csv", _table(history))
             if export:
-                serving.export(task, run.inference_model(), tokenizer, folder, version=_next_version(directory))
+                serving.export(task, model, tokenizer, folder, version=_next_version(directory))
     return FineTuned(task, model, tokenizer, history, results, directory)
 
 
@@ -145,79 +144,81 @@ class _Run:
         self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
         self.train, self.validation, self.test = train, validation, test
         self.precision = choose_precision(settings["precision"])
-        self.model = None
 
     def __call__(self):
-        s, task = self.settings, self.task
-        keras.utils.set_random_seed(s["seed"])
+        """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
+        seed = self.settings["seed"]
+        keras.utils.set_random_seed(seed)
         keras.mixed_precision.set_global_policy(PRECISIONS[self.precision])
         try:
-            with tf.device(_device(s["strategy"])):
-                return self._train(s, task)
+            with tf.device(_device(self.settings["strategy"])):
+                model = self.task.build(self.checkpoint, seed=seed)
+                models.check_tokenizer(model, self.tokenizer, max_length=self.task.max_length, pair=len(self.task.inputs) > 1)
+                history = self._fit(model)
         finally:
             keras.mixed_precision.set_global_policy("float32")
+        if self.precision != "float32":
+            # What is evaluated is what is exported: the same weights, computing in float32.
+            twin = self.task.build(self.checkpoint, seed=seed)
+            twin.set_weights(model.get_weights())
+            model = twin
+        inferred = self.held_out(model)
+        task = self.task.tuned(self.validation, inferred)
+        scores = {"validation": task.score(self.validation, inferred)}
+        if self.test is not None:
+            scores["test"] = task.score(self.test, evaluation.Inference(task, self.tokenizer, self.test)(model))
+        return task, model, history, self._results(model, scores)
 
-    def _train(self, s, task):
-        self.model = model = task.build(self.checkpoint, seed=s["seed"])
-        models.check_tokenizer(self.checkpoint, self.tokenizer, max_length=task.max_length, pairs=len(task.inputs) > 1)
+    def _fit(self, model) -> list[dict[str, float]]:
+        s, task = self.settings, self.task
         features = task.features(self.tokenizer, self.train)
-        cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
-        dataset = pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
-        held_out = evaluation.Inference(task, self.tokenizer, self.validation)
+        self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
+        rate = schedules.by_name(
+            s["schedule"], s["learning_rate"], total_steps=cost.steps * s["epochs"], warmup_fraction=s["warmup_fraction"]
+        )
         monitor = s["monitor"] or task.monitor
-        timer = callbacks.EpochTimer()
-        scorer = callbacks.ScoreTask(
+        self.timer = callbacks.EpochTimer()
+        self.scorer = callbacks.ScoreTask(
             lambda trained: task.score(self.validation, held_out(trained)),
             monitor=monitor,
             mode=metrics.direction(monitor),
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share)
-        model.compile(optimizer=self._optimizer(cost.steps), loss=task.loss())
-        model.fit(dataset, epochs=s["epochs"], verbose=0, callbacks=[timer, callbacks.StopOnNonFinite(), scorer, progress])
-        task = task.tuned(self.validation, held_out(model))
-        self.task = task
-        return task, model, _rows(model.history, timer), self._results(task, cost, timer, scorer, held_out)
-
-    def _optimizer(self, steps_per_epoch: int):
-        s = self.settings
-        rate = schedules.by_name(
-            s["schedule"], s["learning_rate"], total_steps=steps_per_epoch * s["epochs"], warmup_fraction=s["warmup_fraction"]
+        model.compile(optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None), loss=task.loss())
+        history = model.fit(
+            pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
+            epochs=s["epochs"],
+            verbose=0,
+            callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress],
         )
-        return optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
+        rows = []
+        for i, epoch in enumerate(history.epoch):
+            last_rate = float(rate((epoch + 1) * cost.steps - 1))
+            values = {name: float(column[i]) for name, column in history.history.items()}
+            rows.append({"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)})
+        return rows
 
-    def inference_model(self):
-        """The trained model as it is evaluated and exported: computing in float32."""
-        if self.precision == "float32":
-            return self.model
-        twin = self.task.build(self.checkpoint)  # the policy is float32 again
-        twin.set_weights(self.model.get_weights())
-        return twin
-
-    def _results(self, task, cost, timer, scorer, held_out) -> dict[str, Any]:
-        scores = {"validation": task.score(self.validation, held_out(self.model))}
-        if self.test is not None:
-            scores["test"] = task.score(self.test, evaluation.Inference(task, self.tokenizer, self.test)(self.model))
-        seconds = sum(timer.seconds)
+    def _results(self, model, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+        seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {name: part for name, part in parts.items() if part is not None}
         return {
             "metrics": scores.get("test", scores["validation"]),
             **scores,
-            "best_epoch": scorer.best_epoch + 1,
+            "best_epoch": self.scorer.best_epoch + 1,
             "train_seconds": round(seconds, 3),
-            "tokens_per_second": round(cost.tokens * len(timer.seconds) / seconds, 1),
-            "padding_share": round(cost.padding_share, 4),
+            "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),
+            "padding_share": round(self.cost.padding_share, 4),
             "peak_memory_bytes": peak_memory_bytes(),
-            "parameters": int(self.model.count_params()),
+            "parameters": int(model.count_params()),
             "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
-            "rows": {name: len(part) for name, part in self._parts()},
-            "sources": {name: part.source for name, part in self._parts()},
-            "data_sha256": {name: fingerprint(part) for name, part in self._parts()},
+            "rows": {name: len(part) for name, part in parts.items()},
+            "sources": {name: part.source for name, part in parts.items()},
+            "data_sha256": {name: fingerprint(part) for name, part in parts.items()},
             "versions": _compat.versions(),
         }
-
-    def _parts(self):
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return [(name, part) for name, part in parts.items() if part is not None]
 
 
 def load(directory) -> FineTuned:
@@ -341,14 +342,6 @@ def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Exam
 def _next_version(directory: Path) -> int:
     versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
     return max(versions, default=0) + 1
-
-
-def _rows(history, timer) -> list[dict[str, float]]:
-    rows = []
-    for i, epoch in enumerate(history.epoch):
-        values = {name: float(column[i]) for name, column in history.history.items()}
-        rows.append({"epoch": epoch + 1, **values, "seconds": round(timer.seconds[i], 3)})
-    return rows
 
 
 def _table(history: list[dict[str, float]]) -> str:
