@@ -104,10 +104,8 @@ def _table(clean: bool, chinese: bool, strip: bool, lower: bool) -> CharacterTab
         if chinese and len(out) > 1 and out[0] == " ":  # spaces stand around it, whatever it decomposes into
             packed = [item | ISOLATED if item & 3 else item for item in packed]
         packed = [item if item & DROPPED else item ^ c << VALUE_SHIFT for item in packed]
-        while (
-            len(packed) > 1 and packed[-1] & DROPPED
-        ):  # the stripped accent of a composed letter has no place of its own
-            packed.pop()
+        while len(packed) > 1 and packed[-1] & DROPPED:
+            packed.pop()  # the stripped accent of a composed letter has no place of its own in the text
         full[c] = packed[0] if len(packed) == 1 else EXPANDS | len(rows) << VALUE_SHIFT
         rows += [packed] if len(packed) > 1 else []
     _fill_uniform(full, probe.whole)
