@@ -173,7 +173,22 @@ def test_only_results_reach_stdout(run, monkeypatch):
     assert stderr == "Epoch 1/3\n"
 
 
-def test_a_reader_that_goes_away_is_no_fault(monkeypatch):
+def test_what_is_printed_past_python_does_not_reach_stdout():
+    done = in_a_fresh_process(
+        """
+        import os, sys
+        from tfbert.__main__ import main
+        from tfbert.command_line import doctor
+        print("before")
+        doctor.run = lambda arguments, emit: [os.write(1, b"from Rust\\n"), print("Epoch"), emit({"n": 1})]
+        main(["doctor"])
+        print("after")
+        """
+    )
+    assert (done.stdout, done.stderr) == ('before\n{"n": 1}\nafter\n', "from Rust\nEpoch\n")
+
+
+def test_a_reader_that_goes_away_is_no_fault():
     done = in_a_fresh_process(
         "import os, sys; from tfbert.__main__ import main; from tfbert.command_line import doctor\n"
         "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"

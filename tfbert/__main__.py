@@ -8,11 +8,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import math
-import os
 import platform
 import sys
 import traceback
@@ -49,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    emit = _emitter(sys.stdout)
     try:
         with warnings.catch_warnings():
             quiet.libraries()
@@ -57,9 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = command.arguments(argv[1:])
             if command.NEEDS_TENSORFLOW:
                 quiet.load_tensorflow()
-            # Keras and others print their progress; only `emit` writes to the real stdout.
-            with contextlib.redirect_stdout(sys.stderr):
-                command.run(arguments, emit)
+            with quiet.stdout_for_results() as stdout:
+                command.run(arguments, _emitter(stdout))
         return 0
     except SystemExit as stop:  # argparse, after --help and --version
         return stop.code or 0
@@ -69,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tfbert: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # `tfbert predict ... | head`: what is still buffered must not fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # tfbert predict ... | head
         return 141
     except Exception:  # the border of the program: whatever comes here, nobody has foreseen
         traceback.print_exc()
