@@ -130,7 +130,7 @@ def add_settings(group, function: Callable, skip: Iterable[str] = ()) -> list[st
         The names that have an option now. One that is not given on the command line is not set, so the function's default holds.
 
     Example:
-        >>> def train(*, epochs: "int" = 3, shuffle: "bool" = True):
+        >>> def train(*, epochs: int = 3, shuffle: bool = True):
         ...     '''Trains.
         ...
         ...     Args:
@@ -157,7 +157,7 @@ def add_fields(group, cls: type) -> list[str]:
     Example:
         >>> @dataclasses.dataclass
         ... class Task:
-        ...     labels: "tuple[str, ...]" = dataclasses.field(default=(), metadata={"help": "names"})
+        ...     labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "names"})
         >>> parser = Parser()
         >>> add_fields(parser, Task)
         ['labels']
