@@ -1,7 +1,5 @@
-"""Plain Keras callbacks: they work on any compiled Keras model, TFBertForSequenceClassification too.
-
-In one `fit` their order matters, for each sees the logs that those before it wrote: the rate, EpochTimer,
-StopOnNonFinite, ScoreTask, then whatever saves, then Progress.
+"""Plain Keras callbacks: they work on any compiled Keras model, TFBertForSequenceClassification too. `fit` their order matters, for each sees the logs that those before it wrote: the rate, EpochTimer, StopOnNonFinite,
+ScoreTask, then whatever saves, then Progress.
 """
 
 from __future__ import annotations
@@ -325,6 +323,7 @@ class Progress(keras.callbacks.Callback):
         stream: a text stream; sys.stderr by default.
         tokens_per_epoch: tokens of an epoch without padding; without it no speed is shown.
         padding_share: share of positions that are padding, 0 to 1; without it none is shown.
+        monitor: the score to show of those that ScoreTask writes; without it all are shown.
 
     Example:
         >>> model = keras.Sequential([keras.layers.Dense(1)])
@@ -335,9 +334,10 @@ class Progress(keras.callbacks.Callback):
         epoch 2/2  4/4  100%  loss 0.0000  padding 4.1%  0:0... in all
     """
 
-    def __init__(self, stream=None, *, tokens_per_epoch: int | None = None, padding_share: float | None = None):
+    def __init__(self, stream=None, *, tokens_per_epoch: int | None = None, padding_share=None, monitor=None):
         super().__init__()
         self.stream, self.tokens_per_epoch, self.padding_share = stream, tokens_per_epoch, padding_share
+        self.monitor = f"val_{monitor}" if monitor else "val_"
 
     def on_train_begin(self, logs=None):
         self._out = self.stream or sys.stderr
@@ -366,7 +366,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs, now = logs or {}, time.monotonic()
         self._steps = self._done
-        scores = [f"{name} {value:.4f}" for name, value in logs.items() if name.startswith("val_")]
+        scores = [f"{name} {value:.4f}" for name, value in logs.items() if name.startswith(self.monitor)]
         last = self._epoch == self.params["epochs"]
         end = [f"{_clock(now - self._began)} in all"] if last else self._left(now)
         line = "  ".join([*self._parts(logs), *scores, *end])

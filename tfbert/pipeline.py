@@ -172,8 +172,9 @@ def _assembler(features: Features, batch_size: int, pad_to: tuple[int, ...]):
         name: tf.RaggedTensor.from_row_splits(tf.constant(values, tf.int32), tf.constant(splits, tf.int64), validate=False)
         for name, (values, splits) in features.ragged.items()
     }
-    targets = tf.nest.map_structure(tf.constant, features.targets)
+    targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
     weights = None if features.weights is None else tf.constant(features.weights, tf.float32)
+    shape = [batch_size, pad_to[0] if len(pad_to) == 1 else None]  # of a batch, where pad_to is given
 
     def assemble(rows):
         real = tf.size(rows)
@@ -184,15 +185,21 @@ def _assembler(features: Features, batch_size: int, pad_to: tuple[int, ...]):
         picked = {name: tf.gather(tensor, rows) for name, tensor in ragged.items()}
         lengths = next(iter(picked.values())).row_lengths()
         width = tf.reduce_max(lengths)
-        if len(pad_to) == 1:
-            width = pad_to[0]
-        elif pad_to:
+        if pad_to:
             choices = tf.constant(pad_to, tf.int64)
             width = tf.reduce_min(tf.boolean_mask(choices, choices >= width))
-        inputs = {name: tensor.to_tensor(features.padding[name], shape=[None, width]) for name, tensor in picked.items()}
+
+        def padded(name, tensor):
+            dense = tensor.to_tensor(features.padding[name])
+            if not pad_to:
+                return dense
+            dense = tf.pad(dense, [[0, 0], [0, width - tf.shape(dense, tf.int64)[1]]], constant_values=features.padding[name])
+            return tf.ensure_shape(dense, shape)
+
+        inputs = {name: padded(name, tensor) for name, tensor in picked.items()}
         inputs["attention_mask"] = tf.sequence_mask(lengths, width, tf.int32)
         if pad_to:
-            inputs = {name: tf.ensure_shape(t, [batch_size, pad_to[0] if len(pad_to) == 1 else None]) for name, t in inputs.items()}
+            inputs["attention_mask"] = tf.ensure_shape(inputs["attention_mask"], shape)
         if targets is None:
             return inputs
         weight = tf.ones_like(rows, tf.float32) if weights is None else tf.gather(weights, rows)

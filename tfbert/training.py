@@ -171,6 +171,8 @@ class _Run:
 
     def _fit(self, model) -> list[dict[str, float]]:
         s, task = self.settings, self.task
+        # Dropout's seeds are drawn when the step is traced; drawn anew here, they do not depend on how the model was built.
+        keras.utils.set_random_seed(s["seed"])
         features = task.features(self.tokenizer, self.train)
         self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
         self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
@@ -185,7 +187,7 @@ class _Run:
             mode=metrics.direction(monitor),
             patience=s["patience"],
         )
-        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share)
+        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
         model.compile(optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None), loss=task.loss())
         history = model.fit(
             pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),

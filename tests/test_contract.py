@@ -1,0 +1,154 @@
+"""What every task keeps, one table for all: from examples to served answers, number by number."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import tfbert
+from tfbert import models, pipeline, serving, tasks, tokenization
+from tfbert._compat import keras, tf
+from tfbert.errors import InputError
+from tfbert.evaluation import Inference, evaluate, predict
+from tfbert.sources import from_iterable
+
+TEXTS = ["a great film", "awful , dull plot", "lovely actor and a bright scene", "it was not very good", "boring", "Très bien! 好 😀 [SEP]", ""]
+
+
+def rows(count: int, label) -> list[dict]:
+    rng = np.random.default_rng(5)
+    made = []
+    for i in range(count):
+        good = i % 2
+        words = [*rng.choice(["good", "great", "lovely"] if good else ["bad", "awful", "dull"], 2), *rng.choice(["film", "the", "it"], 2)]
+        made.append({"text": " ".join(rng.permutation(words)), "text_pair": " ".join(words[:2]), "label": label(i, good)})
+    return made
+
+
+def without_pair(examples: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "text_pair"} for row in examples]
+
+
+CASES = {
+    "single": (tasks.SequenceClassification(max_length=32), without_pair(rows(48, lambda i, good: "good" if good else "bad"))),
+    "single of pairs": (tasks.SequenceClassification(max_length=32), rows(48, lambda i, good: str(good))),
+    "smoothed, weighted": (
+        tasks.SequenceClassification(max_length=32, labels=("no", "yes"), class_weights=(1, 3), label_smoothing=0.1),
+        without_pair(rows(48, lambda i, good: "yes" if good else "no")),
+    ),
+    "multi": (
+        tasks.SequenceClassification(max_length=32, kind="multi"),
+        without_pair(rows(48, lambda i, good: ["good", "film"] if good else ["bad"] if i % 4 else [])),
+    ),
+    "regression": (tasks.SequenceClassification(max_length=32, kind="regression"), rows(48, lambda i, good: 2.5 * good + 0.01 * i)),
+}
+
+
+@dataclasses.dataclass
+class Case:
+    task: tasks.Task
+    model: object
+    tokenizer: object
+    examples: object
+    checkpoint: object
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, tiny) -> Case:
+    task, examples = CASES[request.param]
+    examples = from_iterable(examples, "made.csv")
+    task = task.from_data(examples)
+    task.check(examples)
+    return Case(task, task.build(tiny, seed=1), tokenization.load_tokenizer(tiny), examples, tiny)
+
+
+def texts_for(task) -> list:
+    return TEXTS if len(task.inputs) == 1 else list(zip(TEXTS, reversed(TEXTS)))
+
+
+def close(one: list[dict], other: list[dict], tolerance: float) -> None:
+    assert len(one) == len(other)
+    for left, right in zip(one, other):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            if isinstance(value, float) or (isinstance(value, list) and isinstance(value[0], float)):
+                np.testing.assert_allclose(value, right[name], atol=tolerance, rtol=0)
+            else:
+                assert value == right[name]
+
+
+def test_task_round_trips_through_json(case):
+    fields = json.loads(json.dumps(case.task.to_json()))
+    assert tasks.by_name(fields["task"]).from_json(fields) == case.task
+    with pytest.raises(InputError, match=r"has no field 'max_lenght'.*Did you mean 'max_length'\?"):
+        tasks.by_name(fields["task"]).from_json({**fields, "max_lenght": 3})
+
+
+def test_features_are_one_row_per_example(case):
+    features = case.task.features(case.tokenizer, case.examples)
+    for values, splits in features.ragged.values():
+        assert splits[0] == 0 and splits[-1] == len(values) and len(splits) == len(case.examples) + 1
+    assert len(features.weights) == len(case.examples) and features.lengths.max() <= case.task.max_length
+
+
+def test_loss_is_one_finite_number_per_row_and_falls(case):
+    task = case.task
+    model = task.build(case.checkpoint, seed=1)
+    dataset = tfbert.make_dataset(task, case.tokenizer, case.examples, batch_size=16, training=True)
+    inputs, targets, _ = next(iter(dataset))
+    loss = task.loss()(targets, model(inputs)["logits"])
+    assert loss.shape == (16,) and loss.dtype == tf.float32 and np.isfinite(loss).all()
+    keras.utils.set_random_seed(1)
+    model.compile(optimizer=tfbert.AdamW(5e-3), loss=task.loss())
+    history = model.fit(dataset, epochs=6, verbose=0).history["loss"]
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_answers_do_not_depend_on_batch_mates_or_padding(case):
+    texts = texts_for(case.task)
+    together = predict(case.task, case.model, case.tokenizer, texts)
+    alone = [predict(case.task, case.model, case.tokenizer, [text])[0] for text in texts]
+    close(together, alone, 1e-6)
+    features = case.task.features(case.tokenizer, case.examples, targets=False)
+    wide = next(iter(pipeline.batches(features, batch_size=len(case.examples), pad_to=(64,))))
+    narrow = next(iter(pipeline.batches(features, batch_size=len(case.examples))))
+    np.testing.assert_allclose(case.model(wide)["logits"], case.model(narrow)["logits"], atol=2e-6, rtol=0)
+
+
+def test_every_example_counts_once_in_the_score(case):
+    inferred = Inference(case.task, case.tokenizer, case.examples, batch_size=5)(case.model)
+    one_by_one = Inference(case.task, case.tokenizer, case.examples, batch_size=1)(case.model)
+    for name, values in inferred.items():
+        assert len(values) == len(case.examples)
+        np.testing.assert_allclose(values, one_by_one[name], atol=1e-6, rtol=0)
+    assert evaluate(case.task, case.model, case.tokenizer, case.examples) == pytest.approx(case.task.score(case.examples, one_by_one))
+    assert case.task.monitor in case.task.score(case.examples, inferred)
+
+
+def test_saved_and_loaded_weights_are_the_same_bits(case, tmp_path):
+    models.save(case.model, tmp_path / "checkpoint", case.tokenizer)
+    again = case.task.build(tmp_path / "checkpoint")
+    for before, after in zip(case.model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_export_answers_as_the_model_does(case, tmp_path):
+    place = serving.export(case.task, case.model, case.tokenizer, tmp_path)
+    assert place == tmp_path / "1"
+    answers = tfbert.Predictor(place)(texts_for(case.task))
+    close(predict(case.task, case.model, case.tokenizer, texts_for(case.task)), answers, 1e-5)
+
+
+def test_a_row_without_its_text_or_label_is_told_by_place(case):
+    broken = copy.deepcopy([dict(row) for row in case.examples])
+    del broken[7]["text"]
+    with pytest.raises(InputError, match="row 8 of made.csv: no field 'text'; the row has"):
+        case.task.check(from_iterable(broken, "made.csv"))
+    broken = copy.deepcopy([dict(row) for row in case.examples])
+    broken[2]["label"] = {"no": "such label"}
+    with pytest.raises(InputError, match="row 3 of made.csv"):
+        case.task.check(from_iterable(broken, "made.csv"))

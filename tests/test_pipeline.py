@@ -1,0 +1,128 @@
+"""Batches: every row once an epoch, an order that (seed, epoch) decides, exact restart, padding and weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfbert._compat import tf
+from tfbert.errors import InputError
+from tfbert.pipeline import Features, batches, epoch_order, statistics
+
+
+def make_features(count: int = 203, seed: int = 0, weights=None) -> Features:
+    """Row i holds the id i, repeated 2 to 40 times, and has the target i."""
+    lengths = np.random.default_rng(seed).integers(2, 41, size=count)
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.repeat(np.arange(count), lengths).astype(np.int32)
+    types = np.concatenate([np.arange(n) % 2 for n in lengths]).astype(np.int32)
+    return Features(
+        ragged={"input_ids": (ids, splits), "token_type_ids": (types, splits)},
+        padding={"input_ids": -7, "token_type_ids": 0},
+        targets=np.arange(count, dtype=np.int32),
+        weights=np.ones(count, np.float32) if weights is None else weights,
+    )
+
+
+def one_pass(dataset) -> list:
+    return [(inputs, targets.numpy(), weights.numpy()) for inputs, targets, weights in dataset]
+
+
+def order_of(dataset) -> list[int]:
+    return [int(i) for _, targets, _ in one_pass(dataset) for i in targets]
+
+
+def test_each_epoch_holds_every_row_once_in_a_new_order():
+    dataset = batches(make_features(), batch_size=16, training=True, seed=3)
+    first, second = order_of(dataset), order_of(dataset)
+    assert sorted(first) == sorted(second) == list(range(203))
+    assert first != second
+    assert int(dataset.cardinality()) == 13
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    one, two = (batches(make_features(), batch_size=16, training=True, seed=3) for _ in range(2))
+    assert [order_of(one), order_of(one)] == [order_of(two), order_of(two)]
+    assert order_of(batches(make_features(), batch_size=16, training=True, seed=4)) != order_of(
+        batches(make_features(), batch_size=16, training=True, seed=3)
+    )
+
+
+@pytest.mark.parametrize("epoch, batch", [(0, 1), (0, 12), (1, 0), (1, 7), (2, 5)])
+def test_a_restart_gives_the_remaining_batches_and_then_the_next_epoch(epoch, batch):
+    whole = batches(make_features(), batch_size=16, training=True, seed=5)
+    passes = [one_pass(whole) for _ in range(4)]
+    restarted = batches(make_features(), batch_size=16, training=True, seed=5, start=(epoch, batch))
+    for expected in (passes[epoch][batch:], passes[epoch + 1]):
+        got = one_pass(restarted)
+        assert len(got) == len(expected)
+        for (inputs, targets, _), (inputs_expected, targets_expected, _) in zip(got, expected):
+            np.testing.assert_array_equal(targets, targets_expected)
+            np.testing.assert_array_equal(inputs["input_ids"], inputs_expected["input_ids"])
+
+
+def test_rows_are_padded_with_their_own_value_and_masked():
+    features = make_features(50)
+    for inputs, targets, _ in batches(features, batch_size=8, training=True):
+        widest = max(features.lengths[i] for i in targets.numpy())
+        assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (len(targets), widest)
+        for row, i in enumerate(targets.numpy()):
+            n = features.lengths[i]
+            assert inputs["input_ids"][row].numpy().tolist() == [i] * n + [-7] * (widest - n)
+            assert inputs["token_type_ids"][row].numpy().tolist() == [j % 2 for j in range(n)] + [0] * (widest - n)
+            assert inputs["attention_mask"][row].numpy().tolist() == [1] * n + [0] * (widest - n)
+
+
+def test_without_training_the_order_is_that_of_the_rows_or_the_one_given():
+    features = make_features(37)
+    assert order_of(batches(features, batch_size=8)) == list(range(37))
+    given = np.random.default_rng(1).permutation(37)
+    assert order_of(batches(features, batch_size=8, order=given)) == given.tolist()
+
+
+def test_rows_of_like_length_share_a_batch():
+    features = make_features(4000)
+    cost = statistics(features, batch_size=32, training=True, seed=1)
+    positions = sum(int(np.prod(inputs["input_ids"].shape)) for inputs, _, _ in batches(features, batch_size=32, training=True, seed=1))
+    assert cost.tokens == features.lengths.sum()
+    assert cost.padding_share == pytest.approx(1 - cost.tokens / positions, abs=1e-12)
+    assert cost.padding_share < 0.03
+    assert statistics(features, batch_size=32).padding_share > 0.4
+
+
+@pytest.mark.parametrize("pad_to", [(64,), (16, 32, 48)])
+def test_static_shapes_fill_the_last_batch_with_rows_of_weight_zero(pad_to):
+    features = make_features(35)
+    dataset = batches(features, batch_size=8, training=True, pad_to=pad_to)
+    width = pad_to[0] if len(pad_to) == 1 else None
+    assert dataset.element_spec[0]["input_ids"].shape.as_list() == [8, width]
+    seen = []
+    for inputs, targets, weights in dataset:
+        assert inputs["input_ids"].shape[0] == 8 and inputs["input_ids"].shape[1] in pad_to
+        real = weights.numpy() > 0
+        seen += targets.numpy()[real].tolist()
+        assert weights.numpy().sum() == pytest.approx(8)
+    assert sorted(seen) == list(range(35))
+    assert statistics(features, batch_size=8, training=True, pad_to=pad_to).padding_share > 0
+
+
+def test_weights_have_mean_one_in_each_batch():
+    weights = np.random.default_rng(2).uniform(0, 3, 40).astype(np.float32)
+    for _, targets, got in batches(make_features(40, weights=weights), batch_size=16, training=True):
+        expected = weights[targets.numpy()] * len(targets) / weights[targets.numpy()].sum()
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_batches_of_a_permutation_are_sorted_within_their_window():
+    lengths = np.random.default_rng(0).integers(1, 100, 500)
+    order, numbers = (t.numpy() for t in epoch_order(tf.constant(lengths, tf.int64), 4, 9, tf.constant(2, tf.int64)))
+    assert sorted(order) == list(range(500)) and sorted(numbers) == list(range(125))
+    for start in range(0, 500, 200):
+        assert (np.diff(lengths[order[start : start + 200]]) >= 0).all()
+
+
+def test_options_out_of_range_are_told():
+    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
+        batches(make_features(5), batch_size=0)
+    with pytest.raises(InputError, match="pad_to ends at 8 tokens, but a row has"):
+        batches(make_features(50), batch_size=4, pad_to=(8,))

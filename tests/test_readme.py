@@ -1,0 +1,75 @@
+"""Every command and snippet of the README runs, in its order, in one folder, with a tiny checkpoint in place of the packaged one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tfbert
+from tfbert.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(*languages: str) -> list[tuple[str, str]]:
+    return [found for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S) if found[0] in languages]
+
+
+def shortened(text: str, checkpoint: Path) -> str:
+    """One epoch, and the tiny checkpoint."""
+    return re.sub(r"(--epochs |epochs=)6", r"\g<1>1", text.replace("all-MiniLM-L6-v2", str(checkpoint)))
+
+
+@pytest.fixture(scope="module")
+def played(tiny, tmp_path_factory) -> dict[str, list]:
+    """Runs the README from top to bottom; what each command printed, by its first words."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return {"folder": folder, "checkpoint": tiny, "printed": []}
+
+
+@pytest.mark.slow
+def test_commands_and_snippets_run_in_their_order(played, monkeypatch, capsys):
+    monkeypatch.chdir(played["folder"])
+    for language, text in blocks("bash", "python"):
+        text = shortened(text, played["checkpoint"])
+        if language == "python":
+            exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
+            assert capsys.readouterr().out.strip()
+            continue
+        for line in text.replace("\\\n", " ").strip().split("\n"):
+            program, *arguments = shlex.split(line)
+            assert program == "tfbert"
+            assert main(arguments) in (0, None), line
+            printed = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
+            played["printed"].append((arguments[0], printed))
+    names = [name for name, _ in played["printed"]]
+    assert names == ["fine-tune", "predict", "evaluate", "export", "inspect", "doctor"]
+    found = dict(played["printed"])
+    assert found["fine-tune"][0]["export"] == "saved_models/delivery/1"
+    assert found["export"][0]["export"] == "saved_models/delivery/2"
+    assert len(found["predict"]) == 2
+    assert found["evaluate"][0]["metrics"] == pytest.approx(found["fine-tune"][0]["metrics"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_reply_shown_has_the_signature_of_the_export(played):
+    reply = next(json.loads(text) for language, text in blocks("json") if "predictions" in text)
+    answer = tfbert.Predictor(played["folder"] / "saved_models" / "delivery")(["Where is my parcel?"])[0]
+    shown = reply["predictions"][0]
+    assert shown.keys() == answer.keys()
+    assert set(shown["labels"]) <= set(answer["labels"]) and shown["label"] in answer["labels"]
+    for name, value in shown.items():
+        assert isinstance(value, type(answer[name])), name
+
+
+def test_files_and_modules_named_in_the_readme_are_there():
+    for link in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / link).exists(), link
+    for module in re.findall(r"`tfbert\.(\w+)`", README):
+        assert (ROOT / "tfbert" / module).exists() or (ROOT / "tfbert" / f"{module}.py").exists(), module

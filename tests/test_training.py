@@ -1,0 +1,200 @@
+"""fine_tune: equal to plain Keras, whole folders or none, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import numpy as np
+import pytest
+
+import tfbert
+from tfbert import files, models, training
+from tfbert._compat import keras
+from tfbert.errors import InputError
+
+WORDS = {"good": "good great lovely bright fine".split(), "bad": "bad awful dull boring not".split()}
+
+
+def rows(count: int, seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    labels = ["good", "bad"] * (count // 2)
+    return [{"text": " ".join(rng.choice(WORDS[label], rng.integers(2, 9))), "label": label} for label in labels]
+
+
+TRAIN, VALIDATION, TEST = rows(96), rows(32, 1), rows(24, 2)
+TASK = tfbert.SequenceClassification(max_length=32)
+OPTIONS = {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "movies"
+    return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=place, export=False, **OPTIONS)
+
+
+def test_the_folder_holds_what_the_design_promises(tuned):
+    found = {str(path.relative_to(tuned.directory)) for path in tuned.directory.rglob("*") if path.is_file()}
+    assert {"task.json", "metrics.json", "history.csv", "checkpoint/config.json", "checkpoint/model.safetensors"} <= found
+    stored = json.loads((tuned.directory / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(tuned.metrics))
+    assert stored["rows"] == {"train": 96, "validation": 32, "test": 24}
+    assert {"train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes", "versions", "data_sha256"} <= stored.keys()
+    assert stored["metrics"] == stored["test"] and stored["test"]["accuracy"] > 0.9
+    assert not list(tuned.directory.parent.glob(".*"))
+
+
+def test_history_has_a_row_per_epoch_with_the_rate_of_its_last_step(tuned):
+    lines = (tuned.directory / "history.csv").read_text().strip().split("\n")
+    assert len(lines) == 3 and lines[0].startswith("epoch,learning_rate,loss,val_accuracy")
+    # 6 steps an epoch, 12 in all, 1 of warmup: the rate of step t is 2e-3 * (12 - t) / 11
+    assert tuned.history[0]["learning_rate"] == pytest.approx(2e-3 * (12 - 5) / 11, rel=1e-6)
+    assert tuned.history[1]["learning_rate"] == pytest.approx(2e-3 * (12 - 11) / 11, rel=1e-6)
+    assert tuned.history[1]["loss"] < tuned.history[0]["loss"]
+
+
+def test_loading_gives_the_same_answers(tuned):
+    again = tfbert.load(tuned.directory)
+    texts = ["a great film", "awful plot", ""]
+    assert again.task == tuned.task and again.history == pytest.approx(tuned.history)
+    assert tfbert.predict(again.task, again.model, again.tokenizer, texts) == tfbert.predict(
+        tuned.task, tuned.model, tuned.tokenizer, texts
+    )
+    assert tfbert.evaluate(again.task, again.model, again.tokenizer, TEST) == pytest.approx(tuned.metrics["test"], abs=1e-6)
+
+
+def plain_keras(tiny, wrap: bool):
+    """The README's plain run: `compile` and `fit` of the TF Transformers class, or of its functional wrapper."""
+    task = TASK.from_data(tfbert.sources.from_iterable(TRAIN))
+    tokenizer = tfbert.load_tokenizer(tiny)
+    keras.utils.set_random_seed(0)
+    model = models.load(tiny, task.head, id2label=dict(enumerate(task.labels)))
+    model = models.as_keras(model) if wrap else model
+    dataset = tfbert.make_dataset(task, tokenizer, TRAIN, batch_size=16, training=True)
+    keras.utils.set_random_seed(0)
+    model.compile(tfbert.AdamW(tfbert.WarmupLinear(2e-3, 2 * len(dataset), warmup_fraction=0.1)), loss=task.loss())
+    model.fit(dataset, epochs=2, verbose=0)
+    return models.transformer_of(model)
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["the TF Transformers class", "its functional wrapper"])
+def test_plain_keras_gives_the_same_weights_bit_for_bit(tiny, tuned, wrap):
+    assert tuned.metrics["best_epoch"] in (1, 2)
+    whole = training.load(tuned.directory)
+    if tuned.metrics["best_epoch"] == 1:
+        pytest.fail("choose data on which the last epoch is the best: the plain run keeps no best epoch")
+    for mine, theirs in zip(models.transformer_of(whole.model).weights, plain_keras(tiny, wrap).weights):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_weights_of_the_best_epoch_are_kept(tiny, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.5, 0.7, 0.7])
+    monkeypatch.setattr("tfbert.metrics.classification", lambda *_: {"accuracy": next(scores)})
+    three = training.fine_tune(
+        TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "a", export=False, **{**OPTIONS, "epochs": 3, "schedule": "constant"}
+    )
+    monkeypatch.undo()
+    one = training.fine_tune(
+        TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "b", export=False, **{**OPTIONS, "epochs": 1, "schedule": "constant"}
+    )
+    assert three.metrics["best_epoch"] == 1
+    for kept, expected in zip(three.model.get_weights(), one.model.get_weights()):
+        np.testing.assert_array_equal(kept, expected)
+
+
+def nothing_left(folder) -> bool:
+    return not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_diverging_run_stops_and_leaves_nothing(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"(the loss is (nan|inf) at epoch 1, step \d+|is not finite after epoch 1).*lower the learning rate"):
+        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "learning_rate": 1e35})
+    assert nothing_left(tmp_path / "out")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tfbert.models.saving.save_file", full)
+    with pytest.raises(InputError, match=r"cannot write .*the disk is full \([\d,]+ MiB free\); free some space and run again"):
+        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "epochs": 1})
+    assert nothing_left(tmp_path / "out")
+
+
+def test_a_finished_run_is_kept_unless_told_otherwise(tiny, tuned):
+    before = (tuned.directory / "metrics.json").read_bytes()
+    with pytest.raises(InputError, match=r"holds a finished run; choose another output folder, or pass overwrite \(--overwrite\)"):
+        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, **OPTIONS)
+    with files.locked(tuned.directory), pytest.raises(InputError, match="is in use by another run"):
+        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, overwrite=True, **OPTIONS)
+    assert (tuned.directory / "metrics.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and not the output of a run"):
+        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path, overwrite=True, **OPTIONS)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"train": []}, "train has no examples"),
+        ({"train": [{"text": "good", "label": "a"}] * 20}, "the rows have only 'a'; classification needs at least two labels"),
+        ({"validation": rows(8)[::2]}, "validation: no row has the label 'bad', so its score cannot be measured"),
+        ({"validation": [{"text": "x", "label": "god"}, *rows(8)]}, r"row 1 of validation: label 'god' is not one of: bad, good\. Did you mean 'good'\?"),
+        ({"task": tfbert.SequenceClassification(max_length=65)}, "max_length is 65, but .* has 64 positions"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive"),
+        ({"precision": "float23"}, r"precision is 'float23'; .* Did you mean 'float32'\?"),
+        ({"monitor": "acuracy"}, "accuracy"),
+        ({"schedule": "warmup-liner"}, r"Did you mean 'warmup-linear'\?"),
+        ({"strategy": "gpu"}, "TensorFlow sees no GPU"),
+    ],
+)
+def test_each_mistake_is_one_line_and_leaves_nothing(tiny, tmp_path, change, message):
+    arguments = {"task": TASK, "checkpoint": tiny, "train": TRAIN, "validation": VALIDATION, **OPTIONS, **change}
+    if "strategy" in change and training.tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=message) as told:
+        training.fine_tune(
+            arguments.pop("task"),
+            arguments.pop("checkpoint"),
+            arguments.pop("train"),
+            arguments.pop("validation"),
+            directory=tmp_path / "out" / "run",
+            **arguments,
+        )
+    assert "\n" not in str(told.value)
+    assert nothing_left(tmp_path / "out")
+
+
+def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
+    for precision in ("bfloat16", "float16"):
+        run = training.fine_tune(
+            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / precision, export=False, **{**OPTIONS, "precision": precision}
+        )
+        assert run.metrics["validation"]["accuracy"] > 0.9
+        assert keras.mixed_precision.global_policy().name == "float32"
+        assert all(weight.dtype == np.float32 for weight in run.model.get_weights())
+        again = tfbert.load(tmp_path / precision)
+        assert tfbert.evaluate(again.task, again.model, again.tokenizer, VALIDATION) == pytest.approx(
+            run.metrics["validation"], abs=1e-6
+        )
+
+
+def test_a_weight_of_two_is_the_row_twice(tiny):
+    """Exactly, on the whole gradient: dropout off, one batch."""
+    task = TASK.from_data(tfbert.sources.from_iterable(TRAIN))
+    tokenizer = tfbert.load_tokenizer(tiny)
+    some = TRAIN[:6]
+    twice = [{**row, "weight": 2.0 if i in (1, 4) else 1.0} for i, row in enumerate(some)]
+    losses = []
+    for examples in (twice, [*some, some[1], some[4]]):
+        model = task.build(tiny, seed=3)
+        model.compile(keras.optimizers.SGD(0.0), loss=task.loss())
+        dataset = tfbert.make_dataset(task, tokenizer, examples, batch_size=8)
+        losses.append(model.evaluate(dataset, verbose=0))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
