@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -76,6 +77,7 @@ def encode(tokenizer, texts: Sequence[str], pairs: Sequence[str] | None = None, 
         for first in range(0, len(rows), _CHUNK):
             with no_panic(f"rows {first} to {min(first + _CHUNK, len(rows)) - 1}"):
                 encodings = backend.encode_batch_fast(rows[first : first + _CHUNK])
+            _show(first + len(encodings), len(rows))
             lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
             for name, attribute in names.items():
                 tokens = itertools.chain.from_iterable(getattr(encoding, attribute) for encoding in encodings)
@@ -83,6 +85,14 @@ def encode(tokenizer, texts: Sequence[str], pairs: Sequence[str] | None = None, 
     row_splits = np.cumsum(np.concatenate(lengths))
     empty = np.zeros(0, np.int32)
     return {name: (np.concatenate([empty, *parts]), row_splits) for name, parts in found.items()}
+
+
+def _show(done: int, total: int) -> None:
+    """Where a person watches and must wait a while: how far it is."""
+    if total >= 8 * _CHUNK and sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\rtokenizing {done:,}/{total:,}  {100 * done // total}%{end}")
+        sys.stderr.flush()
 
 
 def padding(tokenizer) -> dict[str, int]:
