@@ -2,8 +2,9 @@
 
     python benchmarks/tokenization.py [--data FILE] [--checkpoint NAME_OR_FOLDER] [--rounds 15] [--batch 1000] [--max-length 128]
 
-FILE has one sentence a line (default: the texts of examples/data/delivery_train.csv). Rounds alternate, so that whatever else the machine does falls
-on all alike; medians are of rounds, and a ratio is taken within each round. Prints one JSON object: sentences a second of
+FILE has one sentence a line (default: the texts of examples/data/delivery_train.csv). Rounds alternate, so that whatever
+else the machine does falls on all alike; medians are of rounds, and a ratio is taken within each round. Prints one JSON
+object: sentences a second of
 
     graph        the tf.function of an export: strings in, input_ids, attention_mask and token_type_ids out
     tokenizer    tokenizer(sentences, padding=True, truncation=True), the same arrays as TensorFlow takes them

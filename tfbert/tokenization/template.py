@@ -66,30 +66,35 @@ class Template:
         lengths = [tf.cast(text.row_lengths(), tf.int32) for text in texts]
         lengths = [tf.minimum(lengths[0], room)] if second is None else longest_first(*lengths, room)
 
-        # One flat source of tokens: special tokens, padding, then the texts. A row is a row of places in it.
-        fixed = [i for segment in segments for i in segment.ids] + [self.pad_id]
-        source = tf.concat([tf.constant(fixed, tf.int32), *(text.values for text in texts)], 0)
-        bases = [len(fixed) + tf.cast(text.row_splits[:-1], tf.int32) for text in texts]
-        if second is not None:
-            bases[1] += tf.size(first.values)
-        total = tf.add_n(lengths) + len(fixed) - 1
-        longest = tf.maximum(tf.reduce_max(total), len(fixed) - 1)
-        place = tf.range(longest)[tf.newaxis, :]
-        where, types = tf.zeros([1, 1], tf.int32), tf.zeros([1, 1], tf.int32)
-        begin, used = tf.zeros_like(total), 0  # where this segment begins in its row [B]; special tokens so far
+        # One flat source of tokens: special tokens, then the texts. A row is a few stretches of it, one after the other.
+        fixed = [(token, segment.type_id) for segment in segments for token in segment.ids]
+        source = tf.concat([tf.constant([token for token, _ in fixed], tf.int32), *(text.values for text in texts)], 0)
+        starts, counts, used, behind = [], [], 0, len(fixed)
         for segment in segments:
-            here = place >= begin[:, tf.newaxis]
-            base = used if segment.text is None else bases[segment.text]
-            where = tf.where(here, place + (base - begin)[:, tf.newaxis], where)
-            types = tf.where(here, segment.type_id, types)
-            begin += len(segment.ids) if segment.text is None else lengths[segment.text]
-            used += len(segment.ids)
-        here = place < total[:, tf.newaxis]
-        return {
-            "input_ids": tf.gather(source, tf.where(here, where, used)),
-            "attention_mask": tf.cast(here, tf.int32),
-            "token_type_ids": tf.where(here, types, 0),
-        }
+            if segment.text is None:
+                starts.append(tf.zeros_like(lengths[0]) + used)
+                counts.append(tf.zeros_like(lengths[0]) + len(segment.ids))
+                used += len(segment.ids)
+            else:
+                starts.append(tf.cast(texts[segment.text].row_splits[:-1], tf.int32) + behind)
+                counts.append(lengths[segment.text])
+                behind += tf.size(texts[segment.text].values)
+        starts, counts = tf.stack(starts, 1), tf.stack(counts, 1)  # int32 [B, S]
+        places = tf.ragged.range(tf.reshape(starts, [-1]), tf.reshape(starts + counts, [-1])).values
+        total = tf.reduce_sum(counts, 1)
+        longest = tf.maximum(tf.reduce_max(total), len(fixed))
+
+        def rows(values, fill: int):
+            ragged = tf.RaggedTensor.from_row_lengths(tf.gather(values, places), total, validate=False)
+            return ragged.to_tensor(fill, shape=tf.stack([-1, longest]))
+
+        ids = rows(source, self.pad_id)
+        types = tf.zeros_like(ids)
+        if any(segment.type_id for segment in segments):
+            of_texts = [s.type_id + tf.zeros_like(texts[s.text].values) for s in segments if s.text is not None]
+            types = rows(tf.concat([tf.constant([kind for _, kind in fixed], tf.int32), *of_texts], 0), 0)
+        mask = tf.sequence_mask(total, longest, tf.int32)
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
 def longest_first(first, second, room: int) -> list:

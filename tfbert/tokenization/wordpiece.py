@@ -41,11 +41,12 @@ class Pieces(NamedTuple):
 
 
 class _Words(NamedTuple):
-    """All words of a batch, flat: N code points of the texts, K kept characters, W words."""
+    """All words of a batch, flat: N code points of the texts, M normalized characters, K of them in words, W words."""
 
     row_splits: tf.Tensor  # int32 [B + 1] where each text begins, in N
+    origin: tf.Tensor  # int32 [M] the place in N that each normalized character was made from
     values: tf.Tensor  # int32 [K] the characters of the words
-    origin: tf.Tensor  # int32 [K] the place in N that each was made from
+    kept: tf.Tensor  # int64 [K] their places in M
     splits: tf.Tensor  # int64 [W + 1] where each word begins, in K
     first: tf.Tensor  # int32 [W] the place in N of each word's first character
     last: tf.Tensor  # int32 [W] and of its last
@@ -119,8 +120,8 @@ class WordPieceGraph:
         word_byte = tf.gather(byte, words.splits)
         start_byte = tf.gather(word_byte, word) + tf.cast(start_byte.values, tf.int32)
         end_byte = tf.gather(word_byte, word) + tf.cast(end_byte.values, tf.int32)
-        start = tf.gather(words.origin, tf.searchsorted(byte, start_byte))
-        end = tf.gather(words.origin, tf.searchsorted(byte, end_byte) - 1)
+        start = tf.gather(words.origin, tf.gather(words.kept, tf.searchsorted(byte, start_byte)))
+        end = tf.gather(words.origin, tf.gather(words.kept, tf.searchsorted(byte, end_byte) - 1))
         end = 1 + tf.where(end_byte == tf.gather(word_byte, word + 1), tf.gather(words.last, word), end)
 
         first_words = tf.searchsorted(words.first, words.row_splits)
@@ -145,32 +146,24 @@ class WordPieceGraph:
         ordinary, isolated = kind == characters.ORDINARY, kind == characters.ISOLATED
         begins = isolated | (ordinary & ~tf.concat([[False], ordinary[:-1]], 0))
         kept = tf.where(ordinary | isolated)[:, 0]
-        values, origin, begins = tf.gather(value, kept), tf.gather(origin, kept), tf.gather(begins, kept)
+        values, begins = tf.gather(value, kept), tf.gather(begins, kept)
         splits = tf.concat([tf.where(begins)[:, 0], [tf.size(kept, tf.int64)]], 0)
-        words = _Words(
-            row_splits, values, origin, splits, tf.gather(origin, splits[:-1]), tf.gather(origin, splits[1:] - 1)
+        first = tf.gather(origin, tf.gather(kept, splits[:-1]))
+        last = tf.gather(origin, tf.gather(kept, splits[1:] - 1))
+        values, kept, splits = tf.cond(
+            tf.reduce_any(splits[1:] - splits[:-1] > self.longest_word),
+            lambda: self._cut_long(values, kept, splits, begins),
+            lambda: (values, kept, splits),
         )
-        lengths = splits[1:] - splits[:-1]
-        cut = tf.cond(
-            tf.reduce_any(lengths > self.longest_word),
-            lambda: self._cut_long(words, lengths, begins),
-            lambda: (words.values, words.origin, words.splits),
-        )
-        return words._replace(values=cut[0], origin=cut[1], splits=cut[2])
+        return _Words(row_splits, origin, values, kept, splits, first, last)
 
     def _normalize(self, codes, packed) -> tuple:
-        """What becomes of characters that are removed, become several, or are combining marks: (value, kind, origin), each [M]."""
-        rows = tf.where(_bit(packed, characters.EXPANDS), _value(0, packed), 0)
-        rows = tf.gather(self.characters.expansions, rows)  # [N, E]; row 0 is empty
-        alone = tf.pad(packed[:, tf.newaxis], [[0, 0], [0, self.characters.expansions.shape[1] - 1]])
-        grid = tf.where(_bit(packed, characters.EXPANDS)[:, tf.newaxis], rows, alone)
-        # Control characters go before accents are sorted; a stripped accent goes after.
-        there = tf.where((grid != 0) & (grid != characters.CLEANED))
-        packed, origin = tf.gather_nd(grid, there), tf.cast(there[:, 0], tf.int32)
-        added = (
-            there[:, 1] > 0
-        )  # the second and third characters of an expansion have no place of their own in the text
-        value = _value(tf.gather(codes, origin), packed)
+        """What becomes of characters that are removed, become several, or are marks: (value, kind, origin), int32 [M]."""
+        packed, value, origin, added = tf.cond(
+            tf.reduce_any(_bit(packed, characters.EXPANDS)),
+            lambda: self._expand(codes, packed),
+            lambda: (packed, _value(codes, packed), tf.range(tf.size(codes)), tf.zeros_like(codes, tf.bool)),
+        )
         packed, value, origin = tf.cond(
             tf.reduce_any((_rank(packed) > 0) & (_kind(packed) != characters.DROP)),
             lambda: _sort_marks(packed, value, origin, added),
@@ -179,14 +172,29 @@ class WordPieceGraph:
         stay = tf.where(_kind(packed) != characters.DROP)[:, 0]
         return tf.gather(value, stay), tf.gather(_kind(packed), stay), tf.gather(origin, stay)
 
-    def _cut_long(self, words: _Words, lengths, begins) -> tuple:
-        """Leaves of every word that is too long one character, which no entry holds, so that it becomes [UNK]: (values, origin, splits)."""
+    def _expand(self, codes, packed) -> tuple:
+        """Puts the several characters that some become (Hangul syllables, vowel signs) in their place.
+
+        Returns (packed, value, origin, added) [M]; `added` marks all but the first of each, which have no place of their own in the text.
+        """
+        expands = _bit(packed, characters.EXPANDS)
+        rows = tf.gather(self.characters.expansions, tf.where(expands, _value(0, packed), 0))  # [N, E]
+        alone = tf.pad(packed[:, tf.newaxis], [[0, 0], [0, self.characters.expansions.shape[1] - 1]])
+        grid = tf.where(expands[:, tf.newaxis], rows, alone)
+        there = tf.where(grid != 0)
+        origin = tf.cast(there[:, 0], tf.int32)
+        packed = tf.gather_nd(grid, there)
+        return packed, _value(tf.gather(codes, origin), packed), origin, there[:, 1] > 0
+
+    def _cut_long(self, values, kept, splits, begins) -> tuple:
+        """Leaves of each word that is too long one character, which no entry holds: (values, kept, splits); it becomes [UNK]."""
+        lengths = splits[1:] - splits[:-1]
         long = lengths > self.longest_word
         of_long = tf.repeat(long, lengths)
         stay = tf.where(begins | ~of_long)[:, 0]
-        values = tf.gather(tf.where(of_long, self.outside, words.values), stay)
+        values = tf.gather(tf.where(of_long, self.outside, values), stay)
         splits = tf.concat([[0], tf.cumsum(tf.where(long, tf.ones_like(lengths), lengths))], 0)
-        return values, tf.gather(words.origin, stay), splits
+        return values, tf.gather(kept, stay), splits
 
     def _search(self, words: _Words) -> tuple:
         """The longest-match search in each word: ragged [W, (n)] pieces, and where they begin and end, in bytes of the word."""
@@ -218,16 +226,17 @@ def _value(codes, packed):
 def _sort_marks(packed, value, origin, added) -> tuple:
     """Puts the combining marks after each letter into canonical order (Unicode, section 3.11, D109).
 
-    A mark that moves keeps its kind, but the place in the text stays with the position, as in the Rust tokenizers: the k-th character takes
-    the place of the k-th one that was there before. Example: classes [0, 224, 220] at places [5, 6, 7] become [0, 220, 224] at [5, 6, 7].
+    A mark that moves leaves its place in the text to the one that comes there, as in the Rust tokenizers: the k-th character has
+    the place of the k-th one before. Example: classes [0, 224, 220] at places [5, 6, 7] become [0, 220, 224] at [5, 6, 7].
     """
-    rank, position = tf.cast(_rank(packed), tf.int64), tf.range(tf.size(packed, tf.int64))
+    # Control characters are gone before Rust sorts, stripped accents go after: they are sorted too.
+    stay = tf.where(packed != characters.CLEANED)[:, 0]
+    packed, value, origin, added = (tf.gather(tensor, stay) for tensor in (packed, value, origin, added))
+    rank = tf.cast(_rank(packed), tf.int64)
     letter = tf.cumsum(tf.cast(rank == 0, tf.int64))
-    # One number orders by letter, then class, then position; 64 > the number of classes, 2**31 > the number of characters.
-    order = tf.argsort((letter * 64 + rank) * 2**31 + position)
-    places = tf.boolean_mask(origin, ~added)
+    order = tf.argsort(letter * (characters.RANK_MASK + 1) + rank, stable=True)
     place = tf.cumsum(tf.cast(~tf.gather(added, order), tf.int32)) - 1
-    return tf.gather(packed, order), tf.gather(value, order), tf.gather(places, place)
+    return tf.gather(packed, order), tf.gather(value, order), tf.gather(tf.boolean_mask(origin, ~added), place)
 
 
 def graph_tokenizer(tokenizer) -> WordPieceGraph:
