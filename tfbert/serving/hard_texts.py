@@ -1,0 +1,73 @@
+"""Texts on which tokenizers differ: every export is tested with them before it is visible."""
+
+from __future__ import annotations
+
+HARD_TEXTS = (
+    "",
+    " ",
+    " \t\n\r ",
+    "a",
+    "A plain sentence, with a comma and a full stop.",
+    "Don't you can't won't it's o'clock rock'n'roll",
+    "UPPER lower MiXeD İstanbul DIYARBAKIR ıI",
+    "naïve café résumé Ångström",  # composed
+    "nai\u0308ve cafe\u0301 re\u0301sume\u0301 A\u030angstro\u0308m",  # decomposed
+    "Straße GROẞ ﬁn ﬄ œuvre Æther",
+    "ΟΔΟΣ οδός Ὀδυσσεύς",  # final sigma
+    "Привет, мир! Ёлка йод",
+    "שָׁלוֹם עולם",
+    "مَرْحَبًا بالعالم ١٢٣",
+    "हिन्दी में एक वाक्य",
+    "ภาษาไทยไม่มีช่องว่างระหว่างคำ",
+    "ภาษาไทย" * 20,  # a word of more than 100 characters and 300 bytes
+    "Tiếng Việt có dấu thanh",
+    "한국어 문장입니다 각",
+    "한국어",  # the same in conjoining jamo
+    "日本語の文章です。カタカナ、ひらがな",
+    "ｱｲｳ ＡＢＣ １２３ 　全角",
+    "中文没有空格吗？有！",
+    "中a文b混c排 mixed中文text",
+    "\u3400\u4db5\U00020000\U0002a6d6\uf900\u2f800",  # extensions of the CJK block
+    "emoji 😀😃 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 👍🏽",
+    "1 22 333 4,444 5.5 -6 7e8 ½ ² ™ № … ‰",
+    "$10 €20 £30 ¥40 ₹50 + - = < > ^ ` | ~",
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+    "“quotes” ‘single’ «guillemets» —dash– ‐hyphen",
+    "no\u00a0break\u2003space\u200bzero\u2060width\ufeffmark",
+    "soft\u00adhyphen \u202eright to left\u202c",
+    "nul\x00inside \x00",
+    "\x01\x02\x03control\x1b[0m\x7f\x80\x9f",
+    "line\nfeed\r\nreturn\vtab\fform\u0085next\u2028line\u2029paragraph",
+    "replacement \ufffd character",
+    "private \ue000 \U000f0000 noncharacter \uffff \U0010ffff",
+    "unassigned \u0378 \U000e0fff",
+    "a\u0300\u0301\u0302\u0303\u0304 \u0300alone",
+    "Z̸̢̛a̷l̶g̵o̴",
+    "[CLS] special [SEP] tokens [MASK] [PAD] [UNK] as text",
+    "<s> </s> <pad> <unk> <mask> <|endoftext|>",
+    "[cls][sep] [ SEP ] [[SEP]]",
+    "##pieces ##ing un##able",
+    "▁underline Ġspace Ċ",
+    "x" * 99,
+    "x" * 100,
+    "x" * 101,
+    "é" * 100,
+    "é" * 101,
+    "ab" * 5000,
+    "long " * 700,
+    "many, commas; and: stops. " * 60,
+    "中" * 600,
+    "https://example.org/path?query=1&other=a%20b#part",
+    "first.last+tag@example.co.uk",
+    "#hashtag @user RT: lol!!!!!!1 :-) ¯\\_(ツ)_/¯",
+    "def f(x): return {'a': [1, 2]}  # code",
+    "<p>html &amp; entities &#x1F600;</p>",
+    "tabs\tand  double   spaces ",
+    "ǅ ǈ ŉ ſ K Å",  # title case, long s, Kelvin, Ångström signs
+    "Ⅷ ⅷ ① ㊗ ㎏ ﷺ",
+    "\u0345\u1e9e\u2126\u212a",
+    "क्ष त्र ज्ञ श्र",
+    "မြန်မာ ខ្មែរ ລາວ",
+    "ᏣᎳᎩ ꮳꮃꭹ Ⴀⴀ ა Ა",
+    "𝐛𝐨𝐥𝐝 𝔣𝔯𝔞𝔨 𝕕𝕠𝕦𝕓𝕝𝕖 𐐀𐐨",
+)

@@ -1,0 +1,173 @@
+"""Calls an export from Python: the SavedModel and nothing else, so what answers here is what answers in TF Serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from tfbert._compat import tf, tf_text
+from tfbert.errors import InputError, suggest
+from tfbert.files import read_json
+from tfbert.serving.layout import INFORMATION, saved_model
+from tfbert.serving.rows import rows
+
+# Other processors round sums in another order; a wrong file is off by far more.
+_GOLDEN_TOLERANCE = 1e-3
+
+
+@final
+class Predictor:
+    """An exported model as a function from texts to answers.
+
+    Only the SavedModel is used: no tokenizer, no transformers, no checkpoint. Texts of like length are computed together, and the
+    answers come in the order of the texts.
+
+    Args:
+        directory: the folder of a version, or one with numbered versions (what `fine_tune` wrote, a TF Serving base path), of which
+            the highest is taken.
+        verify: run the texts that were stored with the export and compare the answers (default False).
+
+    Raises:
+        InputError: no SavedModel there, weights missing or damaged, or, with `verify`, other answers than when it was exported.
+
+    Example:
+        >>> predictor = Predictor("saved_models/reviews")                       # doctest: +SKIP
+        >>> predictor(["A joy from start to finish."])                          # doctest: +SKIP
+        [{'label': 'good', 'score': 0.98, 'labels': ['bad', 'good'], 'scores': [0.02, 0.98]}]
+    """
+
+    def __init__(self, directory: str | Path, *, verify: bool = False):
+        self.directory = saved_model(directory)
+        information = self.directory / INFORMATION
+        self.information: dict[str, Any] = read_json(information) if information.is_file() else {}
+        self._loaded = _load(self.directory)
+        self._function = self._loaded.signatures.get("serving_default")
+        if self._function is None:
+            raise InputError(f"{self.directory} has no signature serving_default; export it with tfbert")
+        found = self._function.structured_input_signature[1]
+        if any(spec.dtype != tf.string or spec.shape.rank != 1 for spec in found.values()):
+            raise InputError(
+                f"{self.directory}: serving_default does not take texts (string [B]); export it with tfbert"
+            )
+        #: The names of the inputs, in the order in which a tuple of texts gives them.
+        self.inputs: tuple[str, ...] = tuple(self.information.get("inputs", ())) or tuple(found)
+        if set(self.inputs) != set(found):
+            raise InputError(
+                f"{information} names other inputs than the SavedModel beside it; the files are of different exports"
+            )
+        # A loaded signature has forgotten the order in which the task gives its outputs.
+        self._outputs = [
+            name for name in self.information.get("outputs", ()) if name in self._function.structured_outputs
+        ]
+        self._outputs += sorted(set(self._function.structured_outputs) - set(self._outputs))
+        if verify:
+            self.verify()
+
+    def __call__(self, texts, *, batch_size: int = 32) -> list[dict[str, Any]] | dict[str, Any]:
+        """Answers texts.
+
+        Lone surrogates in a text are replaced by U+FFFD, and so is what is not UTF-8 in bytes.
+
+        Args:
+            texts: a list (any iterable) of rows: a str, or for a model with several inputs a tuple of str in the order of `inputs`, or
+                a dict by input name. One str alone gives one answer instead of a list.
+            batch_size: rows computed at once (default 32).
+
+        Returns:
+            One dict per row: output name -> str, float, bool or a list of them, as in the `predictions` of TF Serving.
+
+        Raises:
+            InputError: a row that is not of that form, with its number.
+        """
+        if isinstance(texts, str | bytes):
+            return self([texts], batch_size=batch_size)[0]
+        if isinstance(texts, Mapping):
+            raise InputError(f"texts is one dict; pass a list of dicts with {', '.join(self.inputs)}")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        columns = self._columns(texts)
+        lengths = [sum(map(len, row)) for row in columns]
+        order = sorted(range(len(columns)), key=lengths.__getitem__)
+        answers: list[dict[str, Any]] = [{}] * len(columns)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for i, answer in zip(chosen, self._run([columns[i] for i in chosen]), strict=True):
+                answers[i] = answer
+        return answers
+
+    def verify(self) -> None:
+        """Compares the answers to the stored texts with those of the day of export; raises InputError where they differ."""
+        golden = self.information.get("golden")
+        if not golden:
+            raise InputError(f"{self.directory / INFORMATION} holds no texts to verify with; export again with tfbert")
+        answers = self([row["inputs"] for row in golden])
+        for row, answer in zip(golden, answers, strict=True):
+            if not _alike(row["answer"], answer):
+                raise InputError(
+                    f"{self.directory} answers {answer} to {row['inputs']}, and answered {row['answer']} when it was exported; "
+                    "the files have changed, copy or export again"
+                )
+
+    def _run(self, batch: list[tuple[bytes, ...]]) -> list[dict[str, Any]]:
+        feeds = {name: tf.constant([row[k] for row in batch], tf.string) for k, name in enumerate(self.inputs)}
+        tensors = self._function(**feeds)
+        return rows({name: tensors[name].numpy() for name in self._outputs})
+
+    def _columns(self, texts: Iterable) -> list[tuple[bytes, ...]]:
+        """The UTF-8 bytes of each row's texts, in the order of the inputs."""
+        made = []
+        for i, row in enumerate(texts, 1):
+            if isinstance(row, Mapping):
+                for name in self.inputs:
+                    if name not in row:
+                        have = ", ".join(map(repr, row))
+                        raise InputError(f"row {i} has no {name!r}; it has {have}.{suggest(name, row)}")
+                row = tuple(row[name] for name in self.inputs)
+            values = (row,) if isinstance(row, str | bytes) else row
+            if not isinstance(values, tuple | list) or not all(isinstance(value, str | bytes) for value in values):
+                raise InputError(
+                    f"row {i} is {row!r}; expected text, a tuple of texts or a dict with {', '.join(self.inputs)}"
+                )
+            if len(values) != len(self.inputs):
+                raise InputError(f"row {i} has {len(values)} texts; the model takes {', '.join(self.inputs)}")
+            made.append(tuple(map(_utf8, values)))
+        return made
+
+
+def _utf8(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # lone surrogates, which JSON with half an emoji gives
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+
+
+def _load(directory: Path):
+    # Its import registers the operations with which exports tokenize.
+    if not tf_text.__version__:
+        raise InputError("tensorflow_text is damaged; install it again")
+    try:
+        return tf.saved_model.load(str(directory))
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        tf.errors.OpError,
+    ) as error:  # what damage of each file raises
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"cannot load {directory}: {first}; the files are damaged or of a newer TensorFlow") from error
+
+
+def _alike(expected, got) -> bool:
+    if isinstance(expected, Mapping):
+        return expected.keys() == got.keys() and all(_alike(value, got[name]) for name, value in expected.items())
+    if isinstance(expected, list):
+        return len(expected) == len(got) and all(map(_alike, expected, got))
+    if isinstance(expected, float):
+        return bool(np.isclose(expected, got, rtol=_GOLDEN_TOLERANCE, atol=_GOLDEN_TOLERANCE))
+    return expected == got
