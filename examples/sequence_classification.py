@@ -38,7 +38,7 @@ def train() -> None:
     )
     print(f"\n{tuned.directory} after {tuned.metrics['train_seconds']:.0f} s of training:")
     for name, score in tuned.metrics["test"].items():
-        print(f"    {name:24}{score:.3f}")
+        print(f"    {name:28}{score:.3f}")
 
 
 def ask() -> None:
