@@ -23,7 +23,7 @@ demo: $(VENV)/package.stamp
 
 # pytest as a program, not `python -m pytest`: the latter would put this folder, not the installed package, first on the import path.
 test: $(VENV)/package.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check
