@@ -69,7 +69,10 @@ def goemotions(source: Path) -> dict[str, tuple]:
     parts = {}
     for part, name in {"train": "train", "validation": "dev", "test": "test"}.items():
         lines = [line.split("\t") for line in (source / f"{name}.tsv").read_text("utf-8").split("\n") if line]
-        parts[part] = (("text", "label"), [(text, ",".join(emotions[int(i)] for i in ids.split(","))) for text, ids, _ in lines])
+        parts[part] = (
+            ("text", "label"),
+            [(text, ",".join(emotions[int(i)] for i in ids.split(","))) for text, ids, _ in lines],
+        )
     return parts
 
 

@@ -1,8 +1,8 @@
 """Runs the commands behind the README's results table, one after the other, and prints the table.
 
-    python benchmarks/prepare_data.py ../shared/data build/data
-    python benchmarks/results.py build/data                 # all rows; names as arguments choose some
-    python benchmarks/results.py build/data --table-only    # the table of the runs that are there
+python benchmarks/prepare_data.py ../shared/data build/data
+python benchmarks/results.py build/data                 # all rows; names as arguments choose some
+python benchmarks/results.py build/data --table-only    # the table of the runs that are there
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ def command(name: str, data: Path) -> list[str]:
     files = ["--train", str(folder / "train.csv"), "--test", str(folder / "test.csv")]
     if (folder / "validation.csv").is_file():
         files += ["--validation", str(folder / "validation.csv")]
-    return ["tfbert", "fine-tune", "sequence-classification", *files, "--output", f"saved_models/{name}", *RUNS[name].split()]
+    return [
+        "tfbert",
+        "fine-tune",
+        "sequence-classification",
+        *files,
+        "--output",
+        f"saved_models/{name}",
+        *RUNS[name].split(),
+    ]
 
 
 def row(name: str, data: Path) -> str | None:

@@ -33,7 +33,9 @@ def minilm() -> Path:
     return find_checkpoint("all-MiniLM-L6-v2")
 
 
-WORDS = "good bad fine great awful film plot actor scene boring lovely dull bright a the of and not very is was it".split()
+WORDS = (
+    "good bad fine great awful film plot actor scene boring lovely dull bright a the of and not very is was it".split()
+)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,17 @@ def tiny(tmp_path_factory) -> Path:
     """A checkpoint folder made here: a BERT of 2 layers, 32 wide, random weights, and a vocabulary of some words and all letters."""
     folder = tmp_path_factory.mktemp("tiny") / "tiny-bert"
     letters = [*string.ascii_lowercase, *string.digits]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters, *(f"##{c}" for c in letters), *WORDS]
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *string.punctuation,
+        *letters,
+        *(f"##{c}" for c in letters),
+        *WORDS,
+    ]
     vocabulary = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     vocabulary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     keras.utils.set_random_seed(7)

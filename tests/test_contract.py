@@ -16,7 +16,15 @@ from tfbert.errors import InputError
 from tfbert.evaluation import Inference, evaluate, predict
 from tfbert.sources import from_iterable
 
-TEXTS = ["a great film", "awful , dull plot", "lovely actor and a bright scene", "it was not very good", "boring", "Très bien! 好 😀 [SEP]", ""]
+TEXTS = [
+    "a great film",
+    "awful , dull plot",
+    "lovely actor and a bright scene",
+    "it was not very good",
+    "boring",
+    "Très bien! 好 😀 [SEP]",
+    "",
+]
 
 
 def rows(count: int, label) -> list[dict]:
@@ -24,8 +32,13 @@ def rows(count: int, label) -> list[dict]:
     made = []
     for i in range(count):
         good = i % 2
-        words = [*rng.choice(["good", "great", "lovely"] if good else ["bad", "awful", "dull"], 2), *rng.choice(["film", "the", "it"], 2)]
-        made.append({"text": " ".join(rng.permutation(words)), "text_pair": " ".join(words[:2]), "label": label(i, good)})
+        words = [
+            *rng.choice(["good", "great", "lovely"] if good else ["bad", "awful", "dull"], 2),
+            *rng.choice(["film", "the", "it"], 2),
+        ]
+        made.append(
+            {"text": " ".join(rng.permutation(words)), "text_pair": " ".join(words[:2]), "label": label(i, good)}
+        )
     return made
 
 
@@ -34,7 +47,10 @@ def without_pair(examples: list[dict]) -> list[dict]:
 
 
 CASES = {
-    "single": (tasks.SequenceClassification(max_length=32), without_pair(rows(48, lambda i, good: "good" if good else "bad"))),
+    "single": (
+        tasks.SequenceClassification(max_length=32),
+        without_pair(rows(48, lambda i, good: "good" if good else "bad")),
+    ),
     "single of pairs": (tasks.SequenceClassification(max_length=32), rows(48, lambda i, good: str(good))),
     "smoothed, weighted": (
         tasks.SequenceClassification(max_length=32, labels=("no", "yes"), class_weights=(1, 3), label_smoothing=0.1),
@@ -44,7 +60,10 @@ CASES = {
         tasks.SequenceClassification(max_length=32, kind="multi"),
         without_pair(rows(48, lambda i, good: ["good", "film"] if good else ["bad"] if i % 4 else [])),
     ),
-    "regression": (tasks.SequenceClassification(max_length=32, kind="regression"), rows(48, lambda i, good: 2.5 * good + 0.01 * i)),
+    "regression": (
+        tasks.SequenceClassification(max_length=32, kind="regression"),
+        rows(48, lambda i, good: 2.5 * good + 0.01 * i),
+    ),
 }
 
 
@@ -125,7 +144,9 @@ def test_every_example_counts_once_in_the_score(case):
     for name, values in inferred.items():
         assert len(values) == len(case.examples)
         np.testing.assert_allclose(values, one_by_one[name], atol=1e-6, rtol=0)
-    assert evaluate(case.task, case.model, case.tokenizer, case.examples) == pytest.approx(case.task.score(case.examples, one_by_one))
+    assert evaluate(case.task, case.model, case.tokenizer, case.examples) == pytest.approx(
+        case.task.score(case.examples, one_by_one)
+    )
     assert case.task.monitor in case.task.score(case.examples, inferred)
 
 

@@ -83,7 +83,10 @@ def test_without_training_the_order_is_that_of_the_rows_or_the_one_given():
 def test_rows_of_like_length_share_a_batch():
     features = make_features(4000)
     cost = statistics(features, batch_size=32, training=True, seed=1)
-    positions = sum(int(np.prod(inputs["input_ids"].shape)) for inputs, _, _ in batches(features, batch_size=32, training=True, seed=1))
+    positions = sum(
+        int(np.prod(inputs["input_ids"].shape))
+        for inputs, _, _ in batches(features, batch_size=32, training=True, seed=1)
+    )
     assert cost.tokens == features.lengths.sum()
     assert cost.padding_share == pytest.approx(1 - cost.tokens / positions, abs=1e-12)
     assert cost.padding_share < 0.03

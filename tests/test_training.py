@@ -35,11 +35,24 @@ def tuned(tiny, tmp_path_factory):
 
 def test_the_folder_holds_what_the_design_promises(tuned):
     found = {str(path.relative_to(tuned.directory)) for path in tuned.directory.rglob("*") if path.is_file()}
-    assert {"task.json", "metrics.json", "history.csv", "checkpoint/config.json", "checkpoint/model.safetensors"} <= found
+    assert {
+        "task.json",
+        "metrics.json",
+        "history.csv",
+        "checkpoint/config.json",
+        "checkpoint/model.safetensors",
+    } <= found
     stored = json.loads((tuned.directory / "metrics.json").read_text())
     assert stored == json.loads(json.dumps(tuned.metrics))
     assert stored["rows"] == {"train": 96, "validation": 32, "test": 24}
-    assert {"train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes", "versions", "data_sha256"} <= stored.keys()
+    assert {
+        "train_seconds",
+        "tokens_per_second",
+        "padding_share",
+        "peak_memory_bytes",
+        "versions",
+        "data_sha256",
+    } <= stored.keys()
     assert stored["metrics"] == stored["test"] and stored["test"]["accuracy"] > 0.9
     assert not list(tuned.directory.parent.glob(".*"))
 
@@ -60,7 +73,9 @@ def test_loading_gives_the_same_answers(tuned):
     assert tfbert.predict(again.task, again.model, again.tokenizer, texts) == tfbert.predict(
         tuned.task, tuned.model, tuned.tokenizer, texts
     )
-    assert tfbert.evaluate(again.task, again.model, again.tokenizer, TEST) == pytest.approx(tuned.metrics["test"], abs=1e-6)
+    assert tfbert.evaluate(again.task, again.model, again.tokenizer, TEST) == pytest.approx(
+        tuned.metrics["test"], abs=1e-6
+    )
 
 
 def plain_keras(tiny, wrap: bool):
@@ -91,11 +106,23 @@ def test_weights_of_the_best_epoch_are_kept(tiny, tmp_path, monkeypatch):
     scores = iter([0.9, 0.5, 0.7, 0.7])
     monkeypatch.setattr("tfbert.metrics.classification", lambda *_: {"accuracy": next(scores)})
     three = training.fine_tune(
-        TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "a", export=False, **{**OPTIONS, "epochs": 3, "schedule": "constant"}
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        directory=tmp_path / "a",
+        export=False,
+        **{**OPTIONS, "epochs": 3, "schedule": "constant"},
     )
     monkeypatch.undo()
     one = training.fine_tune(
-        TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "b", export=False, **{**OPTIONS, "epochs": 1, "schedule": "constant"}
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        directory=tmp_path / "b",
+        export=False,
+        **{**OPTIONS, "epochs": 1, "schedule": "constant"},
     )
     assert three.metrics["best_epoch"] == 1
     for kept, expected in zip(three.model.get_weights(), one.model.get_weights()):
@@ -107,8 +134,13 @@ def nothing_left(folder) -> bool:
 
 
 def test_a_diverging_run_stops_and_leaves_nothing(tiny, tmp_path):
-    with pytest.raises(InputError, match=r"(the loss is (nan|inf) at epoch 1, step \d+|is not finite after epoch 1).*lower the learning rate"):
-        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "learning_rate": 1e35})
+    with pytest.raises(
+        InputError,
+        match=r"(the loss is (nan|inf) at epoch 1, step \d+|is not finite after epoch 1).*lower the learning rate",
+    ):
+        training.fine_tune(
+            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "learning_rate": 1e35}
+        )
     assert nothing_left(tmp_path / "out")
 
 
@@ -117,14 +149,20 @@ def test_a_full_disk_is_told_and_leaves_nothing(tiny, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tfbert.models.saving.save_file", full)
-    with pytest.raises(InputError, match=r"cannot write .*the disk is full \([\d,]+ MiB free\); free some space and run again"):
-        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "epochs": 1})
+    with pytest.raises(
+        InputError, match=r"cannot write .*the disk is full \([\d,]+ MiB free\); free some space and run again"
+    ):
+        training.fine_tune(
+            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "epochs": 1}
+        )
     assert nothing_left(tmp_path / "out")
 
 
 def test_a_finished_run_is_kept_unless_told_otherwise(tiny, tuned):
     before = (tuned.directory / "metrics.json").read_bytes()
-    with pytest.raises(InputError, match=r"holds a finished run; choose another output folder, or pass overwrite \(--overwrite\)"):
+    with pytest.raises(
+        InputError, match=r"holds a finished run; choose another output folder, or pass overwrite \(--overwrite\)"
+    ):
         training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, **OPTIONS)
     with files.locked(tuned.directory), pytest.raises(InputError, match="is in use by another run"):
         training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, overwrite=True, **OPTIONS)
@@ -142,9 +180,15 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
     "change, message",
     [
         ({"train": []}, "train has no examples"),
-        ({"train": [{"text": "good", "label": "a"}] * 20}, "the rows have only 'a'; classification needs at least two labels"),
+        (
+            {"train": [{"text": "good", "label": "a"}] * 20},
+            "the rows have only 'a'; classification needs at least two labels",
+        ),
         ({"validation": rows(8)[::2]}, "validation: no row has the label 'bad', so its score cannot be measured"),
-        ({"validation": [{"text": "x", "label": "god"}, *rows(8)]}, r"row 1 of validation: label 'god' is not one of: bad, good\. Did you mean 'good'\?"),
+        (
+            {"validation": [{"text": "x", "label": "god"}, *rows(8)]},
+            r"row 1 of validation: label 'god' is not one of: bad, good\. Did you mean 'good'\?",
+        ),
         ({"task": tfbert.SequenceClassification(max_length=65)}, "max_length is 65, but .* has 64 positions"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive"),
@@ -174,7 +218,13 @@ def test_each_mistake_is_one_line_and_leaves_nothing(tiny, tmp_path, change, mes
 def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
     for precision in ("bfloat16", "float16"):
         run = training.fine_tune(
-            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / precision, export=False, **{**OPTIONS, "precision": precision}
+            TASK,
+            tiny,
+            TRAIN,
+            VALIDATION,
+            directory=tmp_path / precision,
+            export=False,
+            **{**OPTIONS, "precision": precision},
         )
         assert run.metrics["validation"]["accuracy"] > 0.9
         assert keras.mixed_precision.global_policy().name == "float32"

@@ -81,7 +81,16 @@ tf_text = lazy("tensorflow_text")
 
 def versions() -> dict[str, str]:
     """The versions of tfbert and of what it stands on, read from the installed packages without importing them."""
-    names = ("tfbert", "tensorflow", "tf-keras", "tensorflow-text", "transformers", "tokenizers", "safetensors", "numpy")
+    names = (
+        "tfbert",
+        "tensorflow",
+        "tf-keras",
+        "tensorflow-text",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "numpy",
+    )
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -1,6 +1,5 @@
-"""Plain Keras callbacks: they work on any compiled Keras model, TFBertForSequenceClassification too. `fit` their order matters, for each sees the logs that those before it wrote: the rate, EpochTimer, StopOnNonFinite,
-ScoreTask, then whatever saves, then Progress.
-"""
+"""Plain Keras callbacks, for any compiled Keras model, TFBertForSequenceClassification too. In one `fit` their order matters,
+for each sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite, ScoreTask, what saves, then Progress."""
 
 from __future__ import annotations
 

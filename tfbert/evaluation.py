@@ -68,7 +68,9 @@ def as_examples(task, data: Iterable) -> Examples:
         values = (row,) if isinstance(row, str) else row
         if isinstance(values, tuple | list):
             if len(values) != len(task.inputs):
-                raise InputError(f"row {i + 1} of data has {len(values)} texts; the task takes {', '.join(task.inputs)}")
+                raise InputError(
+                    f"row {i + 1} of data has {len(values)} texts; the task takes {', '.join(task.inputs)}"
+                )
             values = dict(zip(task.inputs, values))
         made.append(values)
     return from_iterable(made, "data")

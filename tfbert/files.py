@@ -204,7 +204,7 @@ def locked(directory: str | Path) -> Iterator[None]:
 def _locked_file(lock: Path, directory: str | Path):
     while True:
         with told(directory):
-            file = open(lock, "a+")
+            file = open(lock, "a+")  # noqa: SIM115 - the lock lives as long as the file is open
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,7 +212,9 @@ def _locked_file(lock: Path, directory: str | Path):
                 return file
         except BlockingIOError:
             file.close()
-            raise InputError(f"{directory} is in use by another run; wait for it or choose another output folder") from None
+            raise InputError(
+                f"{directory} is in use by another run; wait for it or choose another output folder"
+            ) from None
         file.close()  # its owner deleted it between our open and our lock: that lock holds nobody off
 
 

@@ -89,7 +89,8 @@ class AdamW(keras.optimizers.AdamW):
         same formula in TensorFlow's fused kernel.
         """
         if self.amsgrad:
-            return super().update_step(gradient, variable)
+            super().update_step(gradient, variable)
+            return
         place = self._index_dict[self._var_key(variable)]
         step, dtype = tf.cast(self.iterations + 1, variable.dtype), variable.dtype
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
@@ -103,7 +104,9 @@ class AdamW(keras.optimizers.AdamW):
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.convert_to_tensor(gradient),  # rows that an embedding's gradient lacks decay as well: exactly dense Adam
+            grad=tf.convert_to_tensor(
+                gradient
+            ),  # rows that an embedding's gradient lacks decay as well: exactly dense Adam
             use_locking=True,
         )
 

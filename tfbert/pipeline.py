@@ -89,7 +89,12 @@ def make_dataset(
     examples = from_iterable(examples)
     task.check(examples)
     return batches(
-        task.features(tokenizer, examples), batch_size=batch_size, training=training, seed=seed, pad_to=pad_to, start=start
+        task.features(tokenizer, examples),
+        batch_size=batch_size,
+        training=training,
+        seed=seed,
+        pad_to=pad_to,
+        start=start,
     )
 
 
@@ -103,9 +108,14 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if pad_to and lengths.max(initial=0) > pad_to[-1]:
-        raise InputError(f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length")
+        raise InputError(
+            f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
+        )
     count, steps = len(lengths), -(-len(lengths) // batch_size)
-    epoch, skip = tf.Variable(start[0], dtype=tf.int64, trainable=False), tf.Variable(start[1], dtype=tf.int64, trainable=False)
+    epoch, skip = (
+        tf.Variable(start[0], dtype=tf.int64, trainable=False),
+        tf.Variable(start[1], dtype=tf.int64, trainable=False),
+    )
     sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
@@ -162,14 +172,18 @@ def epoch_order(lengths, batch_size: int, seed: int, epoch):
 
 def _permutation(count, seed: int, draw):
     """A permutation of 0..count-1, int64, that depends on (seed, draw) alone."""
-    bits = tf.random.stateless_uniform([count], tf.stack([tf.constant(seed, tf.int64), draw]), None, None, tf.int64, alg="philox")
+    bits = tf.random.stateless_uniform(
+        [count], tf.stack([tf.constant(seed, tf.int64), draw]), None, None, tf.int64, alg="philox"
+    )
     return tf.cast(tf.argsort(bits, stable=True), tf.int64)
 
 
 def _assembler(features: Features, batch_size: int, pad_to: tuple[int, ...]):
     """Returns the function from row numbers int64 [b] to the padded batch."""
     ragged = {
-        name: tf.RaggedTensor.from_row_splits(tf.constant(values, tf.int32), tf.constant(splits, tf.int64), validate=False)
+        name: tf.RaggedTensor.from_row_splits(
+            tf.constant(values, tf.int32), tf.constant(splits, tf.int64), validate=False
+        )
         for name, (values, splits) in features.ragged.items()
     }
     targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
@@ -193,7 +207,9 @@ def _assembler(features: Features, batch_size: int, pad_to: tuple[int, ...]):
             dense = tensor.to_tensor(features.padding[name])
             if not pad_to:
                 return dense
-            dense = tf.pad(dense, [[0, 0], [0, width - tf.shape(dense, tf.int64)[1]]], constant_values=features.padding[name])
+            dense = tf.pad(
+                dense, [[0, 0], [0, width - tf.shape(dense, tf.int64)[1]]], constant_values=features.padding[name]
+            )
             return tf.ensure_shape(dense, shape)
 
         inputs = {name: padded(name, tensor) for name, tensor in picked.items()}

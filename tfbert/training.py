@@ -8,11 +8,8 @@ import io
 import re
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tfbert import _compat, evaluation, files, metrics, models, pipeline, serving, tokenization
 from tfbert._compat import keras, lazy, tf
@@ -153,7 +150,9 @@ class _Run:
         try:
             with tf.device(_device(self.settings["strategy"])):
                 model = self.task.build(self.checkpoint, seed=seed)
-                models.check_tokenizer(model, self.tokenizer, max_length=self.task.max_length, pair=len(self.task.inputs) > 1)
+                models.check_tokenizer(
+                    model, self.tokenizer, max_length=self.task.max_length, pair=len(self.task.inputs) > 1
+                )
                 history = self._fit(model)
         finally:
             keras.mixed_precision.set_global_policy("float32")
@@ -177,7 +176,10 @@ class _Run:
         self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
         self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
         rate = schedules.by_name(
-            s["schedule"], s["learning_rate"], total_steps=cost.steps * s["epochs"], warmup_fraction=s["warmup_fraction"]
+            s["schedule"],
+            s["learning_rate"],
+            total_steps=cost.steps * s["epochs"],
+            warmup_fraction=s["warmup_fraction"],
         )
         monitor = s["monitor"] or task.monitor
         self.timer = callbacks.EpochTimer()
@@ -188,7 +190,9 @@ class _Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        model.compile(optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None), loss=task.loss())
+        model.compile(
+            optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None), loss=task.loss()
+        )
         history = model.fit(
             pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
             epochs=s["epochs"],
@@ -199,7 +203,9 @@ class _Run:
         for i, epoch in enumerate(history.epoch):
             last_rate = float(rate((epoch + 1) * cost.steps - 1))
             values = {name: float(column[i]) for name, column in history.history.items()}
-            rows.append({"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)})
+            rows.append(
+                {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
+            )
         return rows
 
     def _results(self, model, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -235,7 +241,9 @@ def load(directory) -> FineTuned:
     directory = Path(directory)
     if not (directory / "task.json").is_file():
         near = [path.parent.name for path in directory.parent.glob("*/task.json")] if directory.parent.is_dir() else []
-        raise InputError(f"{directory} is not a folder that fine-tune wrote: it has no task.json.{suggest(directory.name, near)}")
+        raise InputError(
+            f"{directory} is not a folder that fine-tune wrote: it has no task.json.{suggest(directory.name, near)}"
+        )
     task = read_task(directory / "task.json")
     with (directory / "history.csv").open(encoding="utf-8", newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -287,7 +295,9 @@ def get_strategy(name: str = "auto"):
 
 def _device(strategy: str) -> str:
     if strategy not in STRATEGIES:
-        raise InputError(f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}")
+        raise InputError(
+            f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}"
+        )
     gpus = tf.config.list_physical_devices("GPU")
     if strategy == "gpu" and not gpus:
         raise InputError("strategy is 'gpu', but TensorFlow sees no GPU; run `tfbert doctor`, or use strategy 'cpu'")
@@ -305,7 +315,9 @@ def _check_settings(settings: dict[str, Any]) -> None:
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if not settings["learning_rate"] > 0:
-        raise InputError(f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)")
+        raise InputError(
+            f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
+        )
     choices = ("auto", *PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]
@@ -321,7 +333,9 @@ def _check_output(directory: Path, overwrite: bool) -> None:
         raise InputError(f"{directory} is a file; the output must be a folder")
     finished = (directory / "metrics.json").is_file()
     if finished and not overwrite:
-        raise InputError(f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it")
+        raise InputError(
+            f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
+        )
     if not finished and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
 

@@ -28,7 +28,9 @@ def read_task(path: str | Path) -> Task:
     """Reads a task.json that `fine_tune` wrote."""
     fields = read_json(path)
     if not isinstance(fields, dict) or "task" not in fields:
-        raise InputError(f"{path} is not a task file: it has no field 'task'; it should come from a folder that fine-tune wrote")
+        raise InputError(
+            f"{path} is not a task file: it has no field 'task'; it should come from a folder that fine-tune wrote"
+        )
     return by_name(fields["task"]).from_json(fields, str(path))
 
 

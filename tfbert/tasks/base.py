@@ -105,7 +105,9 @@ class Task(abc.ABC):
         fields = dict(fields)
         version = fields.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise InputError(f"{where}: format_version is {version!r}, this tfbert reads {FORMAT_VERSION}; install the tfbert that wrote it")
+            raise InputError(
+                f"{where}: format_version is {version!r}, this tfbert reads {FORMAT_VERSION}; install the tfbert that wrote it"
+            )
         fields.pop("task", None)
         return cls.with_fields(fields, where)
 
@@ -115,5 +117,7 @@ class Task(abc.ABC):
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
-                raise InputError(f"{where}: {cls.name} has no field {name!r}; it has {', '.join(known)}.{suggest(name, known)}")
+                raise InputError(
+                    f"{where}: {cls.name} has no field {name!r}; it has {', '.join(known)}.{suggest(name, known)}"
+                )
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -52,13 +52,25 @@ class SequenceClassification(Task):
     name: ClassVar[str] = "sequence-classification"
     head: ClassVar[str] = "sequence-classification"
 
-    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "label names in order (default: those in the data, sorted)"})
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "label names in order (default: those in the data, sorted)"}
+    )
     kind: str = dataclasses.field(default="single", metadata={"help": "single, multi or regression", "choices": KINDS})
-    pair: bool | None = dataclasses.field(default=None, metadata={"help": "texts come in pairs (default: as in the data)"})
-    label_separator: str = dataclasses.field(default=",", metadata={"help": "what parts the names of a multi-label string"})
-    class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "a factor per label for its rows' loss"})
-    label_smoothing: float = dataclasses.field(default=0.0, metadata={"help": "share of the target spread over all labels"})
-    thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "multi: a threshold per label (default: tuned)"})
+    pair: bool | None = dataclasses.field(
+        default=None, metadata={"help": "texts come in pairs (default: as in the data)"}
+    )
+    label_separator: str = dataclasses.field(
+        default=",", metadata={"help": "what parts the names of a multi-label string"}
+    )
+    class_weights: tuple[float, ...] = dataclasses.field(
+        default=(), metadata={"help": "a factor per label for its rows' loss"}
+    )
+    label_smoothing: float = dataclasses.field(
+        default=0.0, metadata={"help": "share of the target spread over all labels"}
+    )
+    thresholds: tuple[float, ...] = dataclasses.field(
+        default=(), metadata={"help": "multi: a threshold per label (default: tuned)"}
+    )
 
     def __post_init__(self):
         for name in ("labels", "class_weights", "thresholds"):
@@ -67,7 +79,9 @@ class SequenceClassification(Task):
         if self.kind not in KINDS:
             raise InputError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}{suggest(self.kind, KINDS)}")
         if self.kind == "regression" and self.labels:
-            raise InputError(f"labels are {', '.join(self.labels)}, but a regression has none; leave them out or choose kind 'single'")
+            raise InputError(
+                f"labels are {', '.join(self.labels)}, but a regression has none; leave them out or choose kind 'single'"
+            )
         if len(set(self.labels)) < len(self.labels):
             raise InputError(f"labels has a name twice: {', '.join(self.labels)}")
         if self.labels and self.kind == "single" and len(self.labels) < 2:
@@ -75,11 +89,15 @@ class SequenceClassification(Task):
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
         if self.class_weights and self.kind != "single":
-            raise InputError(f"class_weights are for kind 'single', not {self.kind!r}; weight rows through the field 'weight' instead")
+            raise InputError(
+                f"class_weights are for kind 'single', not {self.kind!r}; weight rows through the field 'weight' instead"
+            )
         for name in ("class_weights", "thresholds"):
             values = getattr(self, name)
             if values and len(values) != len(self.labels):
-                raise InputError(f"{name} has {len(values)} values for {len(self.labels)} labels; give one for each, in their order")
+                raise InputError(
+                    f"{name} has {len(values)} values for {len(self.labels)} labels; give one for each, in their order"
+                )
             if any(not (value > 0 and math.isfinite(value)) for value in values):
                 raise InputError(f"{name} are {', '.join(map(str, values))}; each must be a positive number")
 
@@ -129,7 +147,10 @@ class SequenceClassification(Task):
         rows = range(len(examples))
         texts = [self._texts(examples, i) for i in rows]
         encoded = tokenization.encode(
-            tokenizer, [text[0] for text in texts], [text[1] for text in texts] if self.pair else None, max_length=self.max_length
+            tokenizer,
+            [text[0] for text in texts],
+            [text[1] for text in texts] if self.pair else None,
+            max_length=self.max_length,
         )
         if not targets:
             return Features(ragged=encoded, padding=tokenization.padding(tokenizer))
@@ -157,11 +178,15 @@ class SequenceClassification(Task):
         value = examples[i].get("label")
         if value is None:
             have = ", ".join(map(repr, examples[i]))
-            raise InputError(f"{examples.where(i)}: no field 'label'; the row has {have}.{suggest('label', examples[i])}")
+            raise InputError(
+                f"{examples.where(i)}: no field 'label'; the row has {have}.{suggest('label', examples[i])}"
+            )
         if self.kind == "multi":
             names = value.split(self.label_separator) if isinstance(value, str) else value
             if not isinstance(names, list | tuple):
-                raise InputError(f"{examples.where(i)}: label is {value!r}; expected a list of names or one string of names")
+                raise InputError(
+                    f"{examples.where(i)}: label is {value!r}; expected a list of names or one string of names"
+                )
             return [str(name).strip() for name in names if str(name).strip()]
         if not isinstance(value, str | int) or not str(value).strip():
             raise InputError(f"{examples.where(i)}: label is {value!r}; expected one name (kind 'multi' takes lists)")
@@ -174,7 +199,9 @@ class SequenceClassification(Task):
         for name in names:
             if name not in self._index:
                 known = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-                raise InputError(f"{examples.where(i)}: label {name!r} is not one of: {known}.{suggest(name, self.labels)}")
+                raise InputError(
+                    f"{examples.where(i)}: label {name!r} is not one of: {known}.{suggest(name, self.labels)}"
+                )
         if self.kind == "single":
             return self._index[names[0]]
         row = np.zeros(len(self.labels), np.float32)
@@ -243,7 +270,12 @@ class SequenceClassification(Task):
             thresholds = tf.constant(self.thresholds or (0.5,) * len(self.labels), tf.float32)
             return {"labels": labels, "scores": scores, "predicted": scores >= thresholds}
         best = tf.argmax(scores, axis=-1)
-        return {"label": tf.gather(names, best), "score": tf.reduce_max(scores, axis=-1), "labels": labels, "scores": scores}
+        return {
+            "label": tf.gather(names, best),
+            "score": tf.reduce_max(scores, axis=-1),
+            "labels": labels,
+            "scores": scores,
+        }
 
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if self.kind == "regression":
@@ -269,4 +301,6 @@ class SequenceClassification(Task):
         if self.kind != "multi" or self.thresholds:
             return self
         targets = np.asarray([self._target(examples, i) for i in range(len(examples))]) > 0
-        return dataclasses.replace(self, thresholds=tuple(map(float, metrics.tune_thresholds(targets, inferred["scores"]))))
+        return dataclasses.replace(
+            self, thresholds=tuple(map(float, metrics.tune_thresholds(targets, inferred["scores"])))
+        )
