@@ -29,11 +29,12 @@ lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-bench: $(VENV)/package.stamp
-	$(BIN)/python benchmarks/run.py
+bench: $(VENV)/package.stamp .venv-peers/stamp
+	$(BIN)/python benchmarks/tokenization.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # TensorFlow has wheels for these versions of Python only; pip's own message does not say so.
@@ -43,6 +44,12 @@ $(BIN)/python:
 	  echo "make: install one and name it: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# PyTorch and what else is measured beside tfbert, apart from it.
+.venv-peers/stamp: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r $<
+	@touch $@
 
 # --no-deps: what this package itself imports would bring PyTorch; tfbert reads only the files in it.
 $(VENV)/dependencies.stamp: setup.cfg | $(BIN)/python

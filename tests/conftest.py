@@ -34,7 +34,7 @@ def minilm() -> Path:
 
 
 WORDS = (
-    "good bad fine great awful film plot actor scene boring lovely dull bright a the of and not very is was it".split()
+    "good bad fine great awful film plot actor scene boring lovely dull bright the of and not very is was it".split()
 )
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import tfbert
+from tfbert import _compat
 from tfbert.__main__ import COMMANDS, main
-from tfbert.command_line import doctor, quiet
+from tfbert.command_line import doctor
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given, names
 from tfbert.tasks import TASKS
 
@@ -291,7 +292,7 @@ def test_doctor_survives_a_broken_package(monkeypatch):
         raise OSError(f"lib{name}.so: undefined symbol\nmore")
 
     monkeypatch.setattr(doctor.importlib, "import_module", breaks)
-    monkeypatch.setattr(quiet, "load_tensorflow", lambda: None)
+    monkeypatch.setattr(_compat, "load_tensorflow", lambda: None)
     check = doctor._loads("tensorflow", "mend it")
     assert check == {
         "name": "tensorflow loads", "ok": False, "found": "OSError: libtensorflow.so: undefined symbol", "advice": "mend it",

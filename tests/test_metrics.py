@@ -92,6 +92,14 @@ def test_per_class_equals_scikit_learn():
     assert matrix.tolist() == reference.confusion_matrix(labels, predicted, labels=range(4)).tolist()
 
 
+def test_per_class_of_several_labels_a_row_equals_scikit_learn():
+    random = np.random.default_rng(8)
+    labels, predicted = random.random([60, 3]) < 0.4, random.random([60, 3]) < 0.5
+    columns = reference.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for index, scored in enumerate(metrics.per_class(labels, predicted, list("abc")).values()):
+        assert list(scored.values()) == pytest.approx([column[index] for column in columns], abs=1e-12)
+
+
 @pytest.mark.parametrize("rows, size", [(300, 5), (40, 3)])
 def test_multilabel_equals_scikit_learn(rows, size):
     random = np.random.default_rng(rows)

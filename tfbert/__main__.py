@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from tfbert import __version__
+from tfbert import __version__, _compat
 from tfbert.command_line import quiet
 from tfbert.command_line.arguments import Parser
 from tfbert.errors import InputError, suggest
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = _command(argv)
             arguments = command.arguments(argv[1:])
             if command.NEEDS_TENSORFLOW:
-                quiet.load_tensorflow()
+                _compat.load_tensorflow()
             with quiet.stdout_for_results() as stdout:
                 command.run(arguments, _emitter(stdout))
         return 0

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import tempfile
 import types
 
 from tfbert.errors import InputError
@@ -34,6 +35,8 @@ class lazy(types.ModuleType):  # noqa: N801 - it reads as a function
     def __getattr__(self, attribute: str):
         if attribute.startswith("__") and attribute not in ("__version__", "__file__"):
             raise AttributeError(attribute)  # doctest, inspect and copy ask for these; they need no import
+        if self.__name__ in _ON_TENSORFLOW:
+            load_tensorflow()
         module = importlib.import_module(self.__name__)
         if self._check is not None:
             self.__dict__["_check"](module)
@@ -41,6 +44,32 @@ class lazy(types.ModuleType):  # noqa: N801 - it reads as a function
         value = getattr(module, attribute)
         self.__dict__[attribute] = value
         return value
+
+
+_ON_TENSORFLOW = ("tensorflow", "tf_keras", "tensorflow_text")
+
+
+def load_tensorflow() -> None:
+    """Loads TensorFlow without its start-up lines, some of which no setting silences ("Could not find cuda drivers ...").
+
+    They are written by C++ to file descriptor 2. If loading fails they are evidence, so then they are shown.
+    """
+    if "tensorflow" in sys.modules or os.environ["TF_CPP_MIN_LOG_LEVEL"] < "2":
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # at 2 a machine without a GPU still gets "failed call to cuInit"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow").config.list_physical_devices()
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _check_tensorflow(module) -> None:
@@ -52,6 +81,15 @@ def _check_tensorflow(module) -> None:
         raise InputError(
             "Keras 3 is already behind tf.keras: TensorFlow was used before tfbert was imported; put `import tfbert` first, or set "
             "TF_USE_LEGACY_KERAS=1 in the environment before Python starts"
+        )
+    found = {
+        name: version for name, version in versions().items() if name in ("tensorflow", "tf-keras", "tensorflow-text")
+    }
+    if len({version.rsplit(".", 1)[0] for version in found.values() if version[0].isdigit()}) > 1:
+        minor = ".".join(module.__version__.split(".")[:2])
+        raise InputError(
+            f"{', '.join(f'{name} {version}' for name, version in found.items())} do not fit each other; they must be of one minor "
+            f"version: pip install 'tf-keras=={minor}.*' 'tensorflow-text=={minor}.*'"
         )
 
 

@@ -121,8 +121,8 @@ def per_class(labels, predicted, names: Sequence[str]) -> dict[str, dict[str, fl
     """Precision, recall, F1 and number of references of each class.
 
     Args:
-        labels: the right classes, integer [N].
-        predicted: the answered classes, integer [N].
+        labels: the right classes, integer [N]; or, where a row may have several labels, bool [N, L].
+        predicted: the answered classes, in the same form.
         names: the L names, in the order of the indices.
 
     Returns:
@@ -135,11 +135,16 @@ def per_class(labels, predicted, names: Sequence[str]) -> dict[str, dict[str, fl
         >>> per_class([0, 0, 1], [0, 1, 1], ["no", "yes"])["no"]
         {'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'support': 2}
     """
-    matrix = confusion_matrix(labels, predicted, len(names))
-    columns = _precision_recall_f1(matrix.diagonal(), matrix.sum(0), matrix.sum(1))
+    if np.ndim(labels) == 2:
+        labels, predicted = np.asarray(labels, bool), np.asarray(predicted, bool)
+        _same_length(labels, predicted)
+        right, answered, wanted = (labels & predicted).sum(0), predicted.sum(0), labels.sum(0)
+    else:
+        matrix = confusion_matrix(labels, predicted, len(names))
+        right, answered, wanted = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
     return {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-        for name, p, r, f, n in zip(names, *columns, matrix.sum(1))
+        for name, p, r, f, n in zip(names, *_precision_recall_f1(right, answered, wanted), wanted)
     }
 
 

@@ -164,9 +164,11 @@ class _Run:
         inferred = self.held_out(model)
         task = self.task.tuned(self.validation, inferred)
         scores = {"validation": task.score(self.validation, inferred)}
+        final = self.validation
         if self.test is not None:
-            scores["test"] = task.score(self.test, evaluation.Inference(task, self.tokenizer, self.test)(model))
-        return task, model, history, self._results(model, scores)
+            final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
+            scores["test"] = task.score(final, inferred)
+        return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
 
     def _fit(self, model) -> list[dict[str, float]]:
         s, task = self.settings, self.task
@@ -208,13 +210,14 @@ class _Run:
             )
         return rows
 
-    def _results(self, model, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
         seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         parts = {name: part for name, part in parts.items() if part is not None}
         return {
             "metrics": scores.get("test", scores["validation"]),
             **scores,
+            "by_label": by_label,
             "best_epoch": self.scorer.best_epoch + 1,
             "train_seconds": round(seconds, 3),
             "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from tfbert import _compat
-from tfbert.command_line import quiet
 from tfbert.command_line.arguments import Parser
 from tfbert.files import sha256
 
@@ -152,7 +151,7 @@ def _legacy_keras() -> Check:
 def _loads(name: str, advice: str) -> Check:
     try:
         if name == "tensorflow":
-            quiet.load_tensorflow()
+            _compat.load_tensorflow()
         module = importlib.import_module(name)
     except Exception as error:  # a broken wheel fails in any way it likes
         return _check(

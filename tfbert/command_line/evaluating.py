@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import tfbert
 from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser, add_settings, given
+from tfbert.evaluation import Inference
 
 NEEDS_TENSORFLOW = True
 
@@ -25,7 +26,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
-    """Scores, and emits {"metrics": {...}}."""
+    """Scores, and emits {"metrics": {...}, "by_label": {...}}."""
     examples = reading.read_file(arguments.data, arguments)
     tuned = tfbert.load(arguments.directory)
-    emit({"metrics": tfbert.evaluate(tuned.task, tuned.model, tuned.tokenizer, examples, **arguments.settings)})
+    tuned.task.check(examples)
+    inferred = Inference(tuned.task, tuned.tokenizer, examples, **arguments.settings)(tuned.model)
+    emit({"metrics": tuned.task.score(examples, inferred), "by_label": tuned.task.score_by_label(examples, inferred)})

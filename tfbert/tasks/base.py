@@ -90,6 +90,10 @@ class Task(abc.ABC):
         """Scores the inferred numbers, one row per example, against the examples' labels."""
 
     @abc.abstractmethod
+    def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        """Scores each label by itself; empty where the task has no labels."""
+
+    @abc.abstractmethod
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Task:
         """Returns the task with what is chosen on validation data after training (thresholds, say)."""
 

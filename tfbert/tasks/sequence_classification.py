@@ -46,7 +46,7 @@ class SequenceClassification(Task):
         >>> SequenceClassification(kind="binary")
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: kind is 'binary'; it must be one of single, multi, regression
+        tfbert.errors.InputError: kind is 'binary'; it must be one of single, multi, regression.
     """
 
     name: ClassVar[str] = "sequence-classification"
@@ -77,7 +77,7 @@ class SequenceClassification(Task):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
         if self.kind not in KINDS:
-            raise InputError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}{suggest(self.kind, KINDS)}")
+            raise InputError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.{suggest(self.kind, KINDS)}")
         if self.kind == "regression" and self.labels:
             raise InputError(
                 f"labels are {', '.join(self.labels)}, but a regression has none; leave them out or choose kind 'single'"
@@ -267,8 +267,7 @@ class SequenceClassification(Task):
         names = tf.constant(self.labels)
         labels = tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1])
         if self.kind == "multi":
-            thresholds = tf.constant(self.thresholds or (0.5,) * len(self.labels), tf.float32)
-            return {"labels": labels, "scores": scores, "predicted": scores >= thresholds}
+            return {"labels": labels, "scores": scores, "predicted": scores >= self._thresholds}
         best = tf.argmax(scores, axis=-1)
         return {
             "label": tf.gather(names, best),
@@ -290,17 +289,31 @@ class SequenceClassification(Task):
         return {"single": "accuracy", "multi": "f1_macro", "regression": "spearman"}[self.kind]
 
     def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
-        targets = np.asarray([self._target(examples, i) for i in range(len(examples))])
+        targets = self._targets(examples)
         if self.kind == "regression":
             return metrics.regression(targets, inferred["score"])
         if self.kind == "single":
             return metrics.classification(targets, inferred["scores"], self.labels)
-        return metrics.multilabel(targets > 0, inferred["scores"], self.thresholds or (0.5,) * len(self.labels))
+        return metrics.multilabel(targets > 0, inferred["scores"], self._thresholds)
+
+    def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        if self.kind == "regression":
+            return {}
+        targets, scores = self._targets(examples), inferred["scores"]
+        if self.kind == "single":
+            return metrics.per_class(targets, scores.argmax(-1), self.labels)
+        return metrics.per_class(targets > 0, scores >= self._thresholds, self.labels)
+
+    def _targets(self, examples: Examples) -> np.ndarray:
+        return np.asarray([self._target(examples, i) for i in range(len(examples))])
+
+    @property
+    def _thresholds(self) -> np.ndarray:
+        """float32 [L], as the exported graph compares."""
+        return np.asarray(self.thresholds or (0.5,) * len(self.labels), np.float32)
 
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> SequenceClassification:
         if self.kind != "multi" or self.thresholds:
             return self
-        targets = np.asarray([self._target(examples, i) for i in range(len(examples))]) > 0
-        return dataclasses.replace(
-            self, thresholds=tuple(map(float, metrics.tune_thresholds(targets, inferred["scores"])))
-        )
+        thresholds = metrics.tune_thresholds(self._targets(examples) > 0, inferred["scores"])
+        return dataclasses.replace(self, thresholds=tuple(map(float, thresholds)))
