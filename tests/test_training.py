@@ -235,6 +235,18 @@ def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
         )
 
 
+def test_a_new_regression_head_begins_at_the_mean_and_a_trained_one_is_kept(tiny, tmp_path):
+    examples = tfbert.sources.from_iterable([{"text": "good", "label": value} for value in (1, 2.5, 4)])
+    task = tfbert.SequenceClassification(kind="regression", max_length=32).from_data(examples)
+    assert task.center == 2.5
+    model = task.build(tiny)
+    bias = models.transformer_of(model).classifier.bias
+    np.testing.assert_array_equal(bias.numpy(), [2.5])
+    bias.assign([-1.0])
+    models.save(model, tmp_path / "saved", tfbert.load_tokenizer(tiny))
+    np.testing.assert_array_equal(models.transformer_of(task.build(tmp_path / "saved")).classifier.bias.numpy(), [-1.0])
+
+
 def test_a_weight_of_two_is_the_row_twice(tiny):
     """Exactly, on the whole gradient: dropout off, one batch."""
     task = TASK.from_data(tfbert.sources.from_iterable(TRAIN))

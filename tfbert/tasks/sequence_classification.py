@@ -36,6 +36,8 @@ class SequenceClassification(Task):
         class_weights: one positive factor per label for the loss of its rows, in the order of `labels` (kind "single" only);
             empty means 1 for each.
         label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
+        center: for "regression", the number that a new head answers before it has learnt anything; None means the mean of the
+            training labels, so that no step is spent on learning that (default).
         thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
         max_length: tokens of an input, special tokens included (default 128).
 
@@ -68,6 +70,9 @@ class SequenceClassification(Task):
     label_smoothing: float = dataclasses.field(
         default=0.0, metadata={"help": "share of the target spread over all labels"}
     )
+    center: float | None = dataclasses.field(
+        default=None, metadata={"help": "regression: what a new head answers at first (default: the labels' mean)"}
+    )
     thresholds: tuple[float, ...] = dataclasses.field(
         default=(), metadata={"help": "multi: a threshold per label (default: tuned)"}
     )
@@ -92,6 +97,8 @@ class SequenceClassification(Task):
             raise InputError(
                 f"class_weights are for kind 'single', not {self.kind!r}; weight rows through the field 'weight' instead"
             )
+        if self.center is not None and self.kind != "regression":
+            raise InputError(f"center is for kind 'regression', not {self.kind!r}; leave it out")
         for name in ("class_weights", "thresholds"):
             values = getattr(self, name)
             if values and len(values) != len(self.labels):
@@ -107,6 +114,9 @@ class SequenceClassification(Task):
         task = self
         if task.pair is None:
             task = dataclasses.replace(task, pair="text_pair" in examples[0])
+        if task.kind == "regression" and task.center is None:
+            numbers = [task._number(examples, i, "label") for i in range(len(examples))]
+            task = dataclasses.replace(task, center=round(math.fsum(numbers) / len(numbers), 6))
         if task.kind != "regression" and not task.labels:
             found: dict[str, None] = {}
             for i in range(len(examples)):
@@ -232,19 +242,18 @@ class SequenceClassification(Task):
 
     def build(self, checkpoint, *, seed: int = 0):
         names = self.labels or ("score",)
-        return models.as_keras(
-            models.load(
-                checkpoint,
-                self.head,
-                id2label=dict(enumerate(names)),
-                problem_type={
-                    "single": "single_label_classification",
-                    "multi": "multi_label_classification",
-                    "regression": "regression",
-                }[self.kind],
-                seed=seed,
-            )
+        kinds = {
+            "single": "single_label_classification",
+            "multi": "multi_label_classification",
+            "regression": "regression",
+        }
+        problem_type = kinds[self.kind]
+        model = models.load(
+            checkpoint, self.head, id2label=dict(enumerate(names)), problem_type=problem_type, seed=seed
         )
+        if self.center and "classifier.bias" in model.load_report.missing:
+            model.classifier.bias.assign([self.center])
+        return models.as_keras(model)
 
     def loss(self):
         if self.kind == "regression":
