@@ -120,8 +120,14 @@ def test_batches_of_a_permutation_are_sorted_within_their_window():
     lengths = np.random.default_rng(0).integers(1, 100, 500)
     order, numbers = (t.numpy() for t in epoch_order(tf.constant(lengths, tf.int64), 4, 9, tf.constant(2, tf.int64)))
     assert sorted(order) == list(range(500)) and sorted(numbers) == list(range(125))
-    for start in range(0, 500, 200):
+    for start in range(0, 500, 200):  # 50 batches of 4
         assert (np.diff(lengths[order[start : start + 200]]) >= 0).all()
+
+
+def test_batches_of_a_small_set_hold_other_rows_in_each_epoch():
+    dataset = batches(make_features(64), batch_size=16, training=True, seed=1)
+    first, second = ({frozenset(targets.tolist()) for _, targets, _ in one_pass(dataset)} for _ in range(2))
+    assert not first & second
 
 
 def test_options_out_of_range_are_told():

@@ -13,8 +13,8 @@ from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.sources import from_iterable
 
-# Rows are sorted by length within windows of this many batches. Hugging Face's group_by_length uses 50 as well; larger windows save
-# little padding and make the batches of different epochs alike.
+# Rows are sorted by length within windows of this many batches, or of half the data set where that is smaller: larger windows save
+# little padding, and a single one would put the same rows together in every epoch. Hugging Face's group_by_length has 50 as well.
 WINDOW_BATCHES = 50
 
 
@@ -146,7 +146,7 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
 def epoch_order(lengths, batch_size: int, seed: int, epoch):
     """The order of one epoch: a permutation of the rows, grouped by length, and a permutation of the batches.
 
-    A permutation drawn from (seed, epoch) is cut into windows of WINDOW_BATCHES batches; within a window the rows are sorted by length
+    A permutation drawn from (seed, epoch) is cut into windows (see WINDOW_BATCHES); within a window the rows are sorted by length
     and cut into batches, so the rows of a batch are alike in length; at last the batches are put in random order.
 
     With batch size 2 and one window, rows of lengths 5 9 4 8 may come as:  permuted 9 4 8 5 -> sorted 4 5 8 9 -> batches (4 5) (8 9)
@@ -164,7 +164,7 @@ def epoch_order(lengths, batch_size: int, seed: int, epoch):
     count = tf.size(lengths, tf.int64)
     steps = -(-count // batch_size)
     order = _permutation(count, seed, 2 * epoch)
-    window = tf.range(count, dtype=tf.int64) // (batch_size * WINDOW_BATCHES)
+    window = tf.range(count, dtype=tf.int64) // (batch_size * tf.clip_by_value(steps // 2, 1, WINDOW_BATCHES))
     widest = tf.reduce_max(tf.concat([lengths, [0]], 0)) + 1
     by_length = tf.argsort(window * widest + tf.gather(lengths, order), stable=True)
     return tf.gather(order, by_length), _permutation(steps, seed, 2 * epoch + 1)
