@@ -190,7 +190,8 @@ class WordPieceGraph:
         """Leaves of each word that is too long one character, which no entry holds: (values, kept, splits); it becomes [UNK]."""
         lengths = splits[1:] - splits[:-1]
         long = lengths > self.longest_word
-        of_long = tf.repeat(long, lengths)
+        # Not tf.repeat: it makes a mask of all words by the longest, gigabytes where a client sends a megabyte without a space.
+        of_long = tf.gather(long, tf.cumsum(tf.cast(begins, tf.int32)) - 1)
         stay = tf.where(begins | ~of_long)[:, 0]
         values = tf.gather(tf.where(of_long, self.outside, values), stay)
         splits = tf.concat([[0], tf.cumsum(tf.where(long, tf.ones_like(lengths), lengths))], 0)
