@@ -235,6 +235,14 @@ def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
         )
 
 
+def test_a_task_without_labels_is_told_before_anything_is_built(tiny):
+    for step in (TASK.build, TASK.check):
+        with pytest.raises(
+            InputError, match=r"the task has no labels yet; take them from the data, task.from_data\(train\)"
+        ):
+            step(tiny)
+
+
 def test_a_new_regression_head_begins_at_the_mean_and_a_trained_one_is_kept(tiny, tmp_path):
     examples = tfbert.sources.from_iterable([{"text": "good", "label": value} for value in (1, 2.5, 4)])
     task = tfbert.SequenceClassification(kind="regression", max_length=32).from_data(examples)

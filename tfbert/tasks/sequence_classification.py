@@ -130,10 +130,17 @@ class SequenceClassification(Task):
         return task
 
     def check(self, examples: Examples) -> None:
+        self._check_complete()
         for i in range(len(examples)):
             self._texts(examples, i)
             self._target(examples, i)
             self._weight(examples, i)
+
+    def _check_complete(self) -> None:
+        if self.kind != "regression" and not self.labels:
+            raise InputError(
+                "the task has no labels yet; take them from the data, task.from_data(train), or name them, labels=(...)"
+            )
 
     def check_coverage(self, examples: Examples) -> None:
         if self.kind == "regression":
@@ -241,6 +248,7 @@ class SequenceClassification(Task):
     # 2. features -> outputs
 
     def build(self, checkpoint, *, seed: int = 0):
+        self._check_complete()
         names = self.labels or ("score",)
         kinds = {
             "single": "single_label_classification",
