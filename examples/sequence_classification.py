@@ -32,8 +32,9 @@ def train() -> None:
         tfbert.read(HERE / "data" / "delivery_train.csv"),
         test=tfbert.read(HERE / "data" / "delivery_test.csv"),
         directory=OUTPUT,
-        epochs=6,
-        learning_rate=3e-4,
+        epochs=5,
+        batch_size=16,
+        learning_rate=2e-4,
         overwrite=True,
     )
     print(f"\n{tuned.directory} after {tuned.metrics['train_seconds']:.0f} s of training:")

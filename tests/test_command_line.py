@@ -345,8 +345,9 @@ def test_evaluate_gives_the_scores_of_the_run(run, tuned):
         "evaluate", tuned, "--data", data, "--text", "review", "--label", "mood", "--delimiter", ";"
     )
     assert code == 0
-    stored = json.loads((tuned / "metrics.json").read_text())["metrics"]
-    assert result == {"metrics": pytest.approx(stored, abs=1e-6)}
+    stored = json.loads((tuned / "metrics.json").read_text())
+    assert result["metrics"] == pytest.approx(stored["metrics"], abs=1e-6)
+    assert result["by_label"] == stored["by_label"]
 
 
 def test_evaluate_names_the_place_of_an_unknown_label(run, tuned, tmp_path):

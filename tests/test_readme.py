@@ -22,7 +22,7 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
 
 def shortened(text: str, checkpoint: Path) -> str:
     """One epoch, and the tiny checkpoint."""
-    return re.sub(r"(--epochs |epochs=)6", r"\g<1>1", text.replace("all-MiniLM-L6-v2", str(checkpoint)))
+    return re.sub(r"(--epochs |epochs=)5", r"\g<1>1", text.replace("all-MiniLM-L6-v2", str(checkpoint)))
 
 
 @pytest.fixture(scope="module")
