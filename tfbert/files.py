@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +76,9 @@ def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         raise InputError(f"{path} exists already; choose another name or pass overwrite")
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        _sweep(path)
+        prefix = f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
         try:
             folder.chmod(0o755)
             yield folder
@@ -88,6 +92,14 @@ def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
                 os.rename(folder, path)
             _flush(path.parent)
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Deletes what processes of this machine that were killed while they wrote `path` have left beside it."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.tmp-{glob.escape(socket.gethostname())}-*-*"):
+        process = folder.name.split("-")[-2]
+        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
