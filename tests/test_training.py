@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 
@@ -233,6 +234,17 @@ def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
         assert tfbert.evaluate(again.task, again.model, again.tokenizer, VALIDATION) == pytest.approx(
             run.metrics["validation"], abs=1e-6
         )
+
+
+def test_dropout_of_zero_makes_training_mode_exact(tiny):
+    ones, zeros = np.ones([1, 4], np.int32), np.zeros([1, 4], np.int32)
+    inputs = {"input_ids": np.array([[2, 40, 41, 3]], np.int32), "attention_mask": ones, "token_type_ids": zeros}
+    for dropout, same in ((0.0, True), (0.5, False), (None, False)):
+        model = dataclasses.replace(TASK, labels=("a", "b"), dropout=dropout).build(tiny)
+        one, other = (model(inputs, training=mode)["logits"].numpy() for mode in (True, False))
+        assert np.array_equal(one, other) == same
+    with pytest.raises(InputError, match="dropout is 1.0; it must be at least 0 and below 1"):
+        tfbert.SequenceClassification(dropout=1.0)
 
 
 def test_a_task_without_labels_is_told_before_anything_is_built(tiny):
