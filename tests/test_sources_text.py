@@ -121,7 +121,7 @@ def test_columns_are_renamed_and_win_a_clash(place):
         (GOOD.encode("utf-32"), {}, "train.csv: is UTF-32; convert it: iconv -f utf-32 -t utf-8 train.csv"),
         (GOOD.encode("utf-16-le"), {}, "train.csv: looks like a binary file (30 of its 60 characters are NUL)"),
         (b"\x89PNG\r\n\0\0\0\rIHDR", {}, "train.csv: looks like a binary file"),
-        (gzip.compress(GOOD.encode()), {}, "train.csv: is a gzip file; let its name end in .gz"),
+        (gzip.compress(GOOD.encode(), mtime=0), {}, "train.csv: is a gzip file; let its name end in .gz"),
         ("text,label\n" + "x" * 1_048_576 + ",pos\n", {}, "train.csv:2: a text of 1,048,576 characters; the limit is 1,000,000:"),
         ("text,label\na,pos\nabcdef,neg\n", {"max_characters": 5}, "train.csv:3: a text of 6 characters; the limit is 5:"),
         (GOOD, {"delimeter": ";"}, "train.csv: a .csv file has no option 'delimeter'; its options are delimiter,"),
