@@ -18,9 +18,9 @@ RUNS = {
     "sentiment_mr": "--epochs 1 --learning-rate 1e-4 --max-length 64",
     "banking77": "--epochs 5 --batch-size 64 --learning-rate 5e-4 --max-length 64",
     "clinc150": "--epochs 3 --batch-size 64 --learning-rate 5e-4 --max-length 32",
-    "goemotions": "--kind multi --epochs 1 --batch-size 64 --learning-rate 3e-4 --max-length 48",
-    "stsb": "--kind regression --epochs 4 --batch-size 16 --learning-rate 2e-4 --max-length 96",
-    "snli_dev": "--epochs 2 --learning-rate 1e-4 --max-length 64",
+    "goemotions": "--kind multi --dropout 0 --epochs 1 --batch-size 64 --learning-rate 3e-4 --max-length 32",
+    "stsb": "--kind regression --dropout 0 --epochs 3 --batch-size 16 --learning-rate 1e-4 --max-length 96",
+    "snli_dev": "--epochs 1 --learning-rate 1e-4 --max-length 64",
     "movie_reviews": "--epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 256",
 }
 SCORES = {"goemotions": ("f1_macro", "f1_micro"), "stsb": ("spearman", "pearson")}
