@@ -37,7 +37,7 @@ ORDER = [
     {"errors"},
     {"_compat", "files"},
     {"checkpoint_folder"},
-    {"sources", "tokenization", "losses", "metrics", "schedules", "optimizers"},
+    {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers"},
     {"pipeline", "models"},
     {"tasks"},
     {"evaluation", "serving"},

@@ -258,7 +258,7 @@ def test_a_task_without_labels_is_told_before_anything_is_built(tiny):
 def test_a_new_regression_head_begins_at_the_mean_and_a_trained_one_is_kept(tiny, tmp_path):
     examples = tfbert.sources.from_iterable([{"text": "good", "label": value} for value in (1, 2.5, 4)])
     task = tfbert.SequenceClassification(kind="regression", max_length=32).from_data(examples)
-    assert task.center == 2.5
+    assert task.head_bias == (2.5,)
     model = task.build(tiny)
     bias = models.transformer_of(model).classifier.bias
     np.testing.assert_array_equal(bias.numpy(), [2.5])
@@ -280,3 +280,17 @@ def test_a_weight_of_two_is_the_row_twice(tiny):
         dataset = tfbert.make_dataset(task, tokenizer, examples, batch_size=8)
         losses.append(model.evaluate(dataset, verbose=0))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_new_multi_label_head_begins_at_the_labels_log_odds(tiny):
+    rows = [{"text": "good", "label": label} for label in ("a", "a,b", "a", "")]
+    task = tfbert.SequenceClassification(kind="multi", max_length=32)
+    task = task.from_data(tfbert.sources.from_iterable(rows))
+    assert task.head_bias == (0.847298, -0.847298)  # log(3.5 / 1.5), log(1.5 / 3.5)
+    np.testing.assert_allclose(models.transformer_of(task.build(tiny)).classifier.bias.numpy(), task.head_bias)
+    for wrong, message in (
+        ((1.0,), "head_bias has 1 values for 2 labels; give one for each"),
+        ((1.0, float("nan")), "head_bias is 1.0, nan; each must be a finite number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dataclasses.replace(task, head_bias=wrong)

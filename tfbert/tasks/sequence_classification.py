@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -38,8 +39,9 @@ class SequenceClassification(Task):
         label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
         dropout: dropout rate of the whole model while it trains, 0 to 1; None means the checkpoint's own, 0.1 for most (default).
             At 0 a step is cheaper and training mode computes what inference does, which some prefer for regression.
-        center: for "regression", the number that a new head answers before it has learnt anything; None means the mean of the
-            training labels, so that no step is spent on learning that (default).
+        head_bias: what the biases of a new head begin at; left empty, the mean of the training labels for "regression" and each label's
+            log-odds for "multi" (Lin et al. 2017, section 4.1), so that no step is spent on learning how common a label is: with 28
+            rare labels those steps all push one way, and training collapses. 0 for "single".
         thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
         max_length: tokens of an input, special tokens included (default 128).
 
@@ -76,15 +78,15 @@ class SequenceClassification(Task):
         default=None,
         metadata={"help": "dropout rate while training (default: the checkpoint's)"},
     )
-    center: float | None = dataclasses.field(
-        default=None, metadata={"help": "regression: what a new head answers at first (default: the labels' mean)"}
+    head_bias: tuple[float, ...] = dataclasses.field(
+        default=(), metadata={"help": "what a new head's biases begin at (default: the labels' mean or log-odds)"}
     )
     thresholds: tuple[float, ...] = dataclasses.field(
         default=(), metadata={"help": "multi: a threshold per label (default: tuned)"}
     )
 
     def __post_init__(self):
-        for name in ("labels", "class_weights", "thresholds"):
+        for name in ("labels", "class_weights", "head_bias", "thresholds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
         if self.kind not in KINDS:
@@ -105,15 +107,17 @@ class SequenceClassification(Task):
             )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
-        if self.center is not None and self.kind != "regression":
-            raise InputError(f"center is for kind 'regression', not {self.kind!r}; leave it out")
-        for name in ("class_weights", "thresholds"):
+        outputs = 1 if self.kind == "regression" else len(self.labels)
+        for name in ("class_weights", "thresholds", "head_bias"):
             values = getattr(self, name)
-            if values and len(values) != len(self.labels):
+            if values and len(values) != outputs:
                 raise InputError(
-                    f"{name} has {len(values)} values for {len(self.labels)} labels; give one for each, in their order"
+                    f"{name} has {len(values)} values for {outputs} labels; give one for each, in their order"
                 )
-            if any(not (value > 0 and math.isfinite(value)) for value in values):
+            if name == "head_bias":
+                if not all(map(math.isfinite, values)):
+                    raise InputError(f"head_bias is {', '.join(map(str, values))}; each must be a finite number")
+            elif any(not (value > 0 and math.isfinite(value)) for value in values):
                 raise InputError(f"{name} are {', '.join(map(str, values))}; each must be a positive number")
 
     # 1. examples -> features
@@ -122,9 +126,9 @@ class SequenceClassification(Task):
         task = self
         if task.pair is None:
             task = dataclasses.replace(task, pair="text_pair" in examples[0])
-        if task.kind == "regression" and task.center is None:
+        if task.kind == "regression" and not task.head_bias:
             numbers = [task._number(examples, i, "label") for i in range(len(examples))]
-            task = dataclasses.replace(task, center=round(math.fsum(numbers) / len(numbers), 6))
+            task = dataclasses.replace(task, head_bias=(round(math.fsum(numbers) / len(numbers), 6),))
         if task.kind != "regression" and not task.labels:
             found: dict[str, None] = {}
             for i in range(len(examples)):
@@ -135,6 +139,9 @@ class SequenceClassification(Task):
                 raise InputError(f"{examples.source}: the rows have {only}; classification needs at least two labels")
             numeric = all(name.isascii() and name.isdigit() for name in found)
             task = dataclasses.replace(task, labels=tuple(sorted(found, key=int if numeric else str)))
+        if task.kind == "multi" and not task.head_bias:
+            counts = collections.Counter(name for i in range(len(examples)) for name in set(task._names(examples, i)))
+            task = dataclasses.replace(task, head_bias=tuple(_log_odds(counts[n], len(examples)) for n in task.labels))
         return task
 
     def check(self, examples: Examples) -> None:
@@ -268,8 +275,8 @@ class SequenceClassification(Task):
             rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
             changes |= dict.fromkeys(rates, self.dropout)
         model = models.load(checkpoint, self.head, id2label=dict(enumerate(names)), seed=seed, **changes)
-        if self.center and "classifier.bias" in model.load_report.missing:
-            model.classifier.bias.assign([self.center])
+        if self.head_bias and "classifier.bias" in model.load_report.missing:
+            model.classifier.bias.assign(self.head_bias)
         return models.as_keras(model)
 
     def loss(self):
@@ -343,3 +350,8 @@ class SequenceClassification(Task):
             return self
         thresholds = metrics.tune_thresholds(self._targets(examples) > 0, inferred["scores"])
         return dataclasses.replace(self, thresholds=tuple(map(float, thresholds)))
+
+
+def _log_odds(count: int, rows: int) -> float:
+    """The log-odds of a label that `count` of `rows` rows have; half a row is added to both sides, as a logit is finite."""
+    return round(math.log((count + 0.5) / (rows - count + 0.5)), 6)

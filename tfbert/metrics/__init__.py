@@ -1,0 +1,26 @@
+"""Scores of a whole data set: pure NumPy functions of references and answers, all in float64.
+
+Nothing here is a mean over batches, so batch size and replicas cannot change a score. Every value is a finite float,
+fit for JSON; a score that the data leave undefined is left out, or has the value that its docstring states.
+"""
+
+from tfbert.metrics.direction import HIGHER_IS_BETTER, direction
+from tfbert.metrics.labels import (
+    classification,
+    confusion_matrix,
+    multilabel,
+    per_class,
+    regression,
+    tune_thresholds,
+)
+
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "classification",
+    "confusion_matrix",
+    "direction",
+    "multilabel",
+    "per_class",
+    "regression",
+    "tune_thresholds",
+]
