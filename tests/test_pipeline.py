@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import Features, batches, epoch_order, statistics
+from tfbert.pipeline import Features, batches, epoch_order, statistics, whole_examples
 
 
 def make_features(count: int = 203, seed: int = 0, weights=None) -> Features:
@@ -73,11 +75,80 @@ def test_rows_are_padded_with_their_own_value_and_masked():
             assert inputs["attention_mask"][row].numpy().tolist() == [1] * n + [0] * (widest - n)
 
 
-def test_without_training_the_order_is_that_of_the_rows_or_the_one_given():
-    features = make_features(37)
-    assert order_of(batches(features, batch_size=8)) == list(range(37))
-    given = np.random.default_rng(1).permutation(37)
-    assert order_of(batches(features, batch_size=8, order=given)) == given.tolist()
+def test_without_training_the_order_is_that_of_the_rows():
+    assert order_of(batches(make_features(37), batch_size=8)) == list(range(37))
+
+
+def make_examples(count: int = 61, seed: int = 2) -> Features:
+    """Example i has 1 to 5 rows; every token of its rows is the id i, and has the word number of its place in the row."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, count)
+    lengths = rng.integers(2, 20, sizes.sum())
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.repeat(np.repeat(np.arange(count), sizes), lengths).astype(np.int32)
+    places = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
+    return Features(
+        ragged={"input_ids": (ids, splits)},
+        padding={"input_ids": -7},
+        targets=np.arange(count, dtype=np.int32),
+        examples=np.concatenate([[0], np.cumsum(sizes)]),
+        aligned={"word": (places, splits), "owned": (places % 2 == 0, splits)},
+    )
+
+
+def test_the_rows_of_an_example_are_in_one_batch_whatever_the_order():
+    features = make_examples()
+    given = np.random.default_rng(1).permutation(61)
+    seen = []
+    for rows in whole_examples(features, batch_size=8, order=given):
+        ids, mask, example = rows.ids["input_ids"].numpy(), rows.ids["attention_mask"].numpy(), rows.example.numpy()
+        assert len(ids) <= 8 and example.tolist() == sorted(example) and set(example) == set(range(int(rows.count)))
+        numbers = [int(ids[list(example).index(k), 0]) for k in range(int(rows.count))]
+        seen += numbers
+        for row, own, number in zip(ids, mask, example):
+            assert (row[own > 0] == numbers[number]).all() and (row[own == 0] == -7).all()
+        for k, number in enumerate(numbers):
+            first, last = features.examples[number], features.examples[number + 1]
+            assert mask[example == k].sum(1).tolist() == features.lengths[first:last].tolist()
+        places = np.cumsum(mask, 1) - 1
+        np.testing.assert_array_equal(rows.word.numpy(), np.where(mask > 0, places, 0))
+        np.testing.assert_array_equal(rows.owned.numpy(), (mask > 0) & (places % 2 == 0))
+        assert rows.piece is None and rows.start is None
+    assert seen == given.tolist()
+
+
+def test_an_example_of_more_rows_than_a_batch_is_a_batch_by_itself():
+    counts = [int(rows.count) for rows in whole_examples(make_examples(), batch_size=1)]
+    assert counts == [1] * 61
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_training_draws_examples_with_all_their_rows_or_each_row_by_itself(alone):
+    features = dataclasses.replace(make_examples(), alone=alone, numbered=not alone)
+    if alone:
+        owner = np.repeat(np.arange(61), np.diff(features.examples)).astype(np.int32)
+        features = dataclasses.replace(features, targets=owner)
+    seen, positions = [], 0
+    for inputs, targets, weights in batches(features, batch_size=4, training=True):
+        ids = inputs["input_ids"].numpy()
+        example = np.arange(len(targets)) if alone else inputs["example"].numpy()
+        assert ids[:, 0].tolist() == targets.numpy()[example].tolist()
+        np.testing.assert_array_equal(weights, np.ones(len(targets)))
+        seen += targets.numpy().tolist()
+        positions += ids.size
+    assert sorted(seen) == sorted(features.targets.tolist())
+    cost = statistics(features, batch_size=4, training=True)
+    assert cost.tokens == features.lengths.sum() and cost.padding_share == pytest.approx(1 - cost.tokens / positions)
+    assert cost.steps == -(-len(seen) // 4)
+
+
+def test_targets_of_tokens_are_filled_up_as_wide_as_the_ids():
+    features = make_features(10)
+    values, splits = features.ragged["input_ids"]
+    features = dataclasses.replace(features, targets=(values + 1, splits))
+    for inputs, targets, _ in batches(features, batch_size=4, pad_to=(64,)):
+        mask = inputs["attention_mask"].numpy() > 0
+        np.testing.assert_array_equal(targets.numpy(), np.where(mask, inputs["input_ids"].numpy() + 1, -100))
 
 
 def test_rows_of_like_length_share_a_batch():

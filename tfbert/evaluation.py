@@ -9,7 +9,7 @@ import numpy as np
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import batches
+from tfbert.pipeline import whole_examples
 from tfbert.serving.rows import rows
 from tfbert.sources import Examples, from_iterable
 
@@ -53,7 +53,8 @@ def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[
     """
     examples = as_examples(task, data)
     inferred = Inference(task, tokenizer, examples, batch_size=batch_size)(model)
-    answer = task.answer({name: tf.constant(values) for name, values in inferred.items()})
+    texts = {name: tf.constant([example[name] for example in examples]) for name in task.inputs}
+    answer = task.answer({name: tf.constant(values) for name, values in inferred.items()}, texts)
     return rows({name: tensor.numpy() for name, tensor in answer.items()})
 
 
@@ -86,24 +87,34 @@ class Inference:
         self.task, self.batch_size = task, batch_size
         self.features = task.features(tokenizer, examples, targets=False)
         # Longest first: if memory does not suffice, that shows in the first batch.
-        self.order = np.argsort(-self.features.lengths, kind="stable")
+        splits = self.features.example_splits
+        self.order = np.argsort(-np.maximum.reduceat(self.features.lengths, splits[:-1]), kind="stable")
         self._step, self._model = None, None
 
     def __call__(self, model) -> dict[str, np.ndarray]:
         if len(self.order) == 0:
             raise InputError("there is no row to compute; the data is empty")
+        batches = whole_examples(self.features, batch_size=self.batch_size, order=self.order)
         if self._model is not model:
-            self._step, self._model = inference_step(self.task, model), model
-        parts = [self._step(inputs) for inputs in batches(self.features, batch_size=self.batch_size, order=self.order)]
+            self._step, self._model = inference_step(self.task, model, batches.element_spec), model
+        parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)
-        return {name: np.concatenate([part[name].numpy() for part in parts])[back] for name in parts[0]}
+        return {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
 
 
-def inference_step(task, model):
-    """Returns the function from a batch's ids {name: int32 [B, T]} to `task.infer` of the model's outputs, traced once for all shapes."""
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Puts batches [b, ...] together; where one is wider than another, as the entities of a text are, 0 fills up."""
+    shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+    return np.concatenate(
+        [np.pad(part, [(0, 0), *((0, most - own) for most, own in zip(shape, part.shape[1:]))]) for part in parts]
+    )
 
-    @tf.function(input_signature=[{tensor.name: tf.TensorSpec([None, None], tf.int32) for tensor in model.inputs}])
-    def step(inputs):
-        return task.infer(model(inputs, training=False))
+
+def inference_step(task, model, spec):
+    """Returns the function from `Rows` of that `spec` to `task.infer` of the model's outputs, traced once for all shapes."""
+
+    @tf.function(input_signature=[spec])
+    def step(rows):
+        return task.infer(model(rows.ids, training=False), rows)
 
     return step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,33 +12,66 @@ from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.sources import from_iterable
+from tfbert.tokenization import Rows
 
 # Rows are sorted by length within windows of this many batches, or of half the data set where that is smaller: larger windows save
 # little padding, and a single one would put the same rows together in every epoch. Hugging Face's group_by_length has 50 as well.
 WINDOW_BATCHES = 50
+# Examples that are tokenized and cut at a time.
+COLLECTED = 512
+# The fields of Rows with a value for each token.
+ALIGNED = ("piece", "owned", "start", "end", "word")
+
+
+Ragged = tuple[
+    np.ndarray, np.ndarray
+]  # values [total], row_splits int64 [rows + 1]: row i is values[row_splits[i]:row_splits[i + 1]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The tokenized rows of a data set, N of them, as NumPy arrays.
+    """The tokenized data set as NumPy arrays: N examples in R rows, a row being what the model reads at once.
+
+    Most examples are one row. A long text that is cut into windows has several, and so has a text with its choices or its paraphrase;
+    the rows of an example stand side by side.
 
     Args:
-        ragged: name -> (values int32 [total], row_splits int64 [N + 1]): row i is values[row_splits[i]:row_splits[i + 1]]. All
-            entries have the same row_splits.
+        ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
         padding: name -> the int32 that fills rows up to their batch's length.
-        targets: array [N, ...], a dict of such by output name, or None where there is nothing to learn.
-        weights: float32 [N], or None.
+        targets: array [N, ...], or a Ragged of int32, whose rows are filled up with losses.IGNORED; with `alone` of R, not N, rows.
+            None where there is nothing to learn.
+        weights: float32 [N] (with `alone` [R]), or None.
+        examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
+        alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
+        numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
+        aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
     """
 
-    ragged: dict[str, tuple[np.ndarray, np.ndarray]]
+    ragged: dict[str, Ragged]
     padding: dict[str, int]
     targets: Any = None
     weights: np.ndarray | None = None
+    examples: np.ndarray | None = None
+    alone: bool = False
+    numbered: bool = False
+    aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
 
     @property
     def lengths(self) -> np.ndarray:
-        """The tokens of each row, int64 [N]."""
+        """The tokens of each row, int64 [R]."""
         return np.diff(next(iter(self.ragged.values()))[1])
+
+    @property
+    def draws(self) -> np.ndarray:
+        """The tokens of the longest row of each thing that training draws, a row or an example: int64."""
+        if self.examples is None or self.alone or len(self.examples) < 2:
+            return self.lengths
+        return np.maximum.reduceat(self.lengths, self.examples[:-1])
+
+    @property
+    def example_splits(self) -> np.ndarray:
+        """int64 [N + 1], where there is a row each too."""
+        return np.arange(len(self.lengths) + 1) if self.examples is None else self.examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +131,9 @@ def make_dataset(
     )
 
 
-def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0), order=None):
-    """The data set of `make_dataset`, from features that are there already.
-
-    The arguments are those of `make_dataset`, and `order`: the row numbers of a pass, int64 [N], where `training` is False (default:
-    0, 1, ..., N - 1).
-    """
-    lengths, pad_to = features.lengths, tuple(sorted(pad_to))
+def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0)):
+    """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone."""
+    lengths, pad_to = features.draws, tuple(sorted(pad_to))
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if pad_to and lengths.max(initial=0) > pad_to[-1]:
@@ -119,28 +148,52 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
-        # Runs once when a pass begins: the order of this epoch, as numbers of batches and the rows that each holds.
+        # Runs once when a pass begins: the order of this epoch, as numbers of batches and what each holds.
         if not training:
-            rows = tf.range(count, dtype=tf.int64) if order is None else tf.constant(order, tf.int64)
-            return in_order(rows, tf.range(steps, dtype=tf.int64))
+            return in_order(tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64))
         now, first = epoch.assign_add(1) - 1, skip.read_value()
         skip.assign(0)
-        rows, batch_numbers = epoch_order(sizes, batch_size, seed, now)
-        return in_order(rows, batch_numbers[first:])
+        drawn, batch_numbers = epoch_order(sizes, batch_size, seed, now)
+        return in_order(drawn, batch_numbers[first:])
 
-    def in_order(rows, batch_numbers):
+    def in_order(drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: rows[number * batch_size : tf.minimum((number + 1) * batch_size, count)]
+            lambda number: drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)]
         )
 
-    rows = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
+    drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
     if not start[1]:
-        rows = rows.apply(tf.data.experimental.assert_cardinality(steps))
-    rows.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    assemble = _assembler(features, batch_size, pad_to)
+        drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
+    drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
+    return _run(drawn, _Tables(features).batch(batch_size, pad_to))
+
+
+def whole_examples(features: Features, *, batch_size: int, order=None):
+    """Returns the examples as a tf.data.Dataset of `Rows`, each with all its rows in one batch, for `task.infer`.
+
+    Args:
+        features: those of N examples.
+        batch_size: rows in a batch, at most; an example of more rows is a batch by itself.
+        order: the numbers of the examples in the order wanted, int64 [N] (default: 0, 1, ..., N - 1).
+    """
+    splits = features.example_splits
+    order = np.arange(len(splits) - 1) if order is None else np.asarray(order)
+    cuts, rows = [0], 0
+    for i, size in enumerate(np.diff(splits)[order].tolist()):
+        if rows and rows + size > batch_size:
+            cuts.append(i)
+            rows = 0
+        rows += size
+    order = tf.constant(order, tf.int64)
+    ends = tf.constant([*cuts[1:], len(order)], tf.int64)
+    drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(lambda a, b: order[a:b])
+    return _run(drawn, _Tables(features).rows)
+
+
+def _run(drawn, assemble):
     options = tf.data.Options()
     options.deterministic = True
-    return rows.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return drawn.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def epoch_order(lengths, batch_size: int, seed: int, epoch):
@@ -178,64 +231,147 @@ def _permutation(count, seed: int, draw):
     return tf.cast(tf.argsort(bits, stable=True), tf.int64)
 
 
-def _assembler(features: Features, batch_size: int, pad_to: tuple[int, ...]):
-    """Returns the function from row numbers int64 [b] to the padded batch."""
-    ragged = {
-        name: tf.RaggedTensor.from_row_splits(
-            tf.constant(values, tf.int32), tf.constant(splits, tf.int64), validate=False
-        )
-        for name, (values, splits) in features.ragged.items()
-    }
-    targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
-    weights = None if features.weights is None else tf.constant(features.weights, tf.float32)
-    shape = [batch_size, pad_to[0] if len(pad_to) == 1 else None]  # of a batch, where pad_to is given
+class _Tables:
+    """A data set's features as tensors, from which the batch of any of its rows or examples is put together."""
 
-    def assemble(rows):
-        real = tf.size(rows)
-        if pad_to:
-            # Fill rows repeat the first row and weigh nothing.
-            rows = tf.concat([rows, tf.repeat(rows[:1], batch_size - real)], 0)
-            rows = tf.ensure_shape(rows, [batch_size])
-        picked = {name: tf.gather(tensor, rows) for name, tensor in ragged.items()}
+    def __init__(self, features: Features):
+        self.features = features
+        self.ragged = {name: _ragged(table) for name, table in features.ragged.items()}
+        self.aligned = {name: _ragged(table) for name, table in features.aligned.items()}
+        splits = tf.constant(features.example_splits, tf.int64)
+        self.by_example = tf.RaggedTensor.from_row_splits(tf.range(splits[-1]), splits, validate=False)
+        self.weights = None if features.weights is None else tf.constant(features.weights, tf.float32)
+        if isinstance(features.targets, tuple):
+            self.targets = _ragged(features.targets)
+        else:
+            self.targets = None if features.targets is None else tf.constant(features.targets)
+
+    def batch(self, batch_size: int, pad_to: tuple[int, ...]):
+        """Returns the function from what was drawn, int64 [b], to inputs, targets and weights."""
+        features = self.features
+        per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
+        # The shape of a batch, where pad_to is given.
+        shape = [batch_size * per_draw, pad_to[0] if len(pad_to) == 1 else None] if pad_to else None
+
+        def assemble(drawn):
+            real = tf.size(drawn)
+            if pad_to:
+                # Fill repeats the first one and weighs nothing.
+                drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - real)], 0)
+                drawn = tf.ensure_shape(drawn, [batch_size])
+            rows, example = (drawn, tf.range(tf.size(drawn))) if features.alone else self._rows_of(drawn)
+            inputs = self._inputs(rows, pad_to)
+            if shape:
+                inputs = {name: tf.ensure_shape(tensor, shape) for name, tensor in inputs.items()}
+            if features.numbered:
+                inputs["example"] = example
+            if self.targets is None:
+                return inputs
+            weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
+            weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
+            targets = tf.gather(self.targets, drawn)
+            if isinstance(targets, tf.RaggedTensor):
+                targets = _dense(targets, losses.IGNORED, tf.shape(inputs["attention_mask"], tf.int64)[1])
+            return inputs, targets, losses.normalize_weights(weight)
+
+        return assemble
+
+    def rows(self, examples) -> Rows:
+        """All rows of some examples, int64 [b], as `task.infer` takes them."""
+        rows, example = self._rows_of(examples)
+        inputs = self._inputs(rows, ())
+        if self.features.numbered:
+            inputs["example"] = example
+        width = tf.shape(inputs["attention_mask"], tf.int64)[1]
+        aligned = {name: _dense(tf.gather(table, rows), 0, width) for name, table in self.aligned.items()}
+        return Rows(ids=inputs, example=example, count=tf.size(examples), **aligned)
+
+    def _rows_of(self, examples):
+        """The rows of some examples, int64 [r], and the number of each one's example in the batch, int32 [r]."""
+        rows = tf.gather(self.by_example, examples)
+        return rows.values, tf.cast(rows.value_rowids(), tf.int32)
+
+    def _inputs(self, rows, pad_to) -> dict:
+        picked = {name: tf.gather(table, rows) for name, table in self.ragged.items()}
         lengths = next(iter(picked.values())).row_lengths()
         width = tf.reduce_max(lengths)
         if pad_to:
             choices = tf.constant(pad_to, tf.int64)
             width = tf.reduce_min(tf.boolean_mask(choices, choices >= width))
-
-        def padded(name, tensor):
-            dense = tensor.to_tensor(features.padding[name])
-            if not pad_to:
-                return dense
-            dense = tf.pad(
-                dense, [[0, 0], [0, width - tf.shape(dense, tf.int64)[1]]], constant_values=features.padding[name]
-            )
-            return tf.ensure_shape(dense, shape)
-
-        inputs = {name: padded(name, tensor) for name, tensor in picked.items()}
+        inputs = {name: _dense(table, self.features.padding[name], width) for name, table in picked.items()}
         inputs["attention_mask"] = tf.sequence_mask(lengths, width, tf.int32)
-        if pad_to:
-            inputs["attention_mask"] = tf.ensure_shape(inputs["attention_mask"], shape)
-        if targets is None:
-            return inputs
-        weight = tf.ones_like(rows, tf.float32) if weights is None else tf.gather(weights, rows)
-        weight *= tf.cast(tf.range(tf.size(rows)) < real, tf.float32)
-        return inputs, tf.nest.map_structure(lambda t: tf.gather(t, rows), targets), losses.normalize_weights(weight)
+        return inputs
 
-    return assemble
+
+def _ragged(table: Ragged):
+    values, splits = table
+    return tf.RaggedTensor.from_row_splits(tf.constant(values), tf.constant(splits, tf.int64), validate=False)
+
+
+def _dense(ragged, fill: int, width):
+    """The rows of a ragged tensor [b, (n)] filled up to `width`."""
+    return ragged.to_tensor(tf.cast(fill, ragged.dtype), shape=tf.stack([-1, width]))
+
+
+def _rows_each(features: Features, fixed: bool) -> int:
+    """The rows of each example, where all have as many; where batches must be of one shape, others are an error."""
+    sizes = np.unique(np.diff(features.example_splits))
+    if fixed and len(sizes) > 1:
+        raise InputError(
+            f"pad_to needs examples of one number of rows, but they have {sizes[0]} to {sizes[-1]} windows; "
+            "cut long texts by head or tail instead"
+        )
+    return int(sizes[0]) if len(sizes) == 1 else 1
+
+
+def collect(rows_of, columns: Mapping[str, Sequence], *, padding: Mapping[str, int]) -> dict[str, Any]:
+    """Runs a function from texts to `Rows` over a data set and returns what it gave as the fields of `Features`.
+
+    Args:
+        rows_of: ({name: string [b, ...]}) -> Rows; called with some hundred examples at a time.
+        columns: name -> the N texts (or lists of texts) of the data set.
+        padding: the names of the model's inputs that are wanted, with what fills them up.
+
+    Returns:
+        {"ragged", "padding", "examples", "aligned"}, for `Features(**collect(...))`.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    lengths, sizes = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+    count = len(next(iter(columns.values())))
+    for first in range(0, count, COLLECTED):
+        rows = rows_of({name: tf.constant(column[first : first + COLLECTED]) for name, column in columns.items()})
+        mask = rows.ids["attention_mask"].numpy() > 0
+        lengths.append(mask.sum(1))
+        sizes.append(np.bincount(rows.example.numpy(), minlength=int(rows.count)))
+        found = {name: rows.ids[name] for name in padding}
+        found |= {name: getattr(rows, name) for name in ALIGNED if getattr(rows, name) is not None}
+        for name, tensor in found.items():
+            parts.setdefault(name, []).append(tensor.numpy()[mask])
+    splits = np.cumsum(np.concatenate(lengths))
+    tables = {name: (np.concatenate(chunks), splits) for name, chunks in parts.items()}
+    empty = (np.zeros(0, np.int32), splits)
+    return {
+        "ragged": {name: tables.get(name, empty) for name in padding},
+        "padding": dict(padding),
+        "examples": np.cumsum(np.concatenate(sizes)),
+        "aligned": {name: table for name, table in tables.items() if name in ALIGNED},
+    }
 
 
 def statistics(features: Features, *, batch_size: int, training=False, seed=0, pad_to=()) -> Statistics:
     """Returns what the first epoch of `batches` with the same arguments costs, without running it."""
-    lengths = features.lengths
-    steps = -(-len(lengths) // batch_size)
-    order = np.arange(len(lengths))
+    lengths, splits, draws = features.lengths, features.example_splits, features.draws
+    sizes = np.ones(len(draws), np.int64) if features.alone else np.diff(splits)
+    steps = -(-len(draws) // batch_size)
+    order = np.arange(len(draws))
     if training:
-        order = epoch_order(tf.constant(lengths, tf.int64), batch_size, seed, tf.constant(0, tf.int64))[0].numpy()
+        order = epoch_order(tf.constant(draws, tf.int64), batch_size, seed, tf.constant(0, tf.int64))[0].numpy()
     positions = 0
     for b in range(steps):
-        rows = lengths[order[b * batch_size : (b + 1) * batch_size]]
-        width = min((w for w in pad_to if w >= rows.max()), default=rows.max())
-        positions += int(width) * (batch_size if pad_to else len(rows))
+        drawn = order[b * batch_size : (b + 1) * batch_size]
+        widest = draws[drawn].max()
+        width = min((w for w in pad_to if w >= widest), default=widest)
+        rows = int(sizes[drawn].sum()) + (batch_size - len(drawn)) * int(sizes[drawn[0]]) * bool(pad_to)
+        positions += int(width) * rows
     tokens = int(lengths.sum())
     return Statistics(steps, tokens, 1 - tokens / positions if positions else 0.0)

@@ -65,6 +65,7 @@ def fine_tune(
     precision: str = "auto",
     strategy: str = "auto",
     seed: int = 0,
+    new_head: bool = False,
     allow_missing_labels: bool = False,
     overwrite: bool = False,
     export: bool = True,
@@ -93,6 +94,8 @@ def fine_tune(
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
         strategy: auto, cpu or gpu.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
+        new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
+            larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
         overwrite: replace a folder that holds a finished run (default False).
         export: write the SavedModel too (default True).
@@ -130,7 +133,7 @@ def fine_tune(
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head"
 ).split()
 
 
@@ -149,7 +152,7 @@ class _Run:
         keras.mixed_precision.set_global_policy(PRECISIONS[self.precision])
         try:
             with tf.device(_device(self.settings["strategy"])):
-                model = self.task.build(self.checkpoint, seed=seed)
+                model = self.task.build(self.checkpoint, seed=seed, new_head=self.settings["new_head"])
                 models.check_tokenizer(
                     model, self.tokenizer, max_length=self.task.max_length, pair=len(self.task.inputs) > 1
                 )
@@ -158,7 +161,7 @@ class _Run:
             keras.mixed_precision.set_global_policy("float32")
         if self.precision != "float32":
             # What is evaluated is what is exported: the same weights, computing in float32.
-            twin = self.task.build(self.checkpoint, seed=seed)
+            twin = self.task.build(self.checkpoint, seed=seed, new_head=self.settings["new_head"])
             twin.set_weights(model.get_weights())
             model = twin
         inferred = self.held_out(model)

@@ -13,6 +13,7 @@ from tfbert.metrics.labels import (
     regression,
     tune_thresholds,
 )
+from tfbert.metrics.retrieval import retrieval, unit_vectors
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -22,5 +23,7 @@ __all__ = [
     "multilabel",
     "per_class",
     "regression",
+    "retrieval",
     "tune_thresholds",
+    "unit_vectors",
 ]

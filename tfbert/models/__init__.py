@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from tfbert.models.inspection import check_tokenizer, describe
-from tfbert.models.keras_model import as_keras, transformer_of
+from tfbert.models.keras_model import POOLINGS, as_keras, by_choice, pooled, sentence_encoder, transformer_of
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
 
-__all__ = ["LoadReport", "as_keras", "check_tokenizer", "describe", "load", "save", "transformer_of"]
+__all__ = [
+    "POOLINGS",
+    "LoadReport",
+    "as_keras",
+    "by_choice",
+    "check_tokenizer",
+    "describe",
+    "load",
+    "pooled",
+    "save",
+    "sentence_encoder",
+    "transformer_of",
+]

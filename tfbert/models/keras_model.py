@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfbert._compat import keras
+from tfbert._compat import keras, tf
 from tfbert.models.families import family_of
 
 
@@ -41,6 +41,88 @@ def as_keras(model):
     # Set past Keras' tracking: the model is among the layers already, and must not be counted a second time.
     object.__setattr__(wrapped, "transformer", model)
     return wrapped
+
+
+POOLINGS = ("mean", "max")
+
+
+def pooled(model, pooling: str):
+    """Wraps a model of rows so that the rows of an example have one output: the mean or the maximum of theirs.
+
+    Args:
+        model: what `as_keras` returned, its outputs [R, ...].
+        pooling: "mean" or "max".
+
+    Returns:
+        A keras.Model with the further input `example`, int32 [R], ascending from 0: the number of each row's example, of which there are
+        B. Outputs [B, ...].
+    """
+    segments = {"mean": tf.math.segment_mean, "max": tf.math.segment_max}[pooling]
+    inputs = {tensor.name: tensor for tensor in model.inputs}
+    inputs["example"] = keras.Input([], dtype="int32", name="example")
+    named = {
+        name: keras.layers.Lambda(lambda both: segments(*both), dtype="float32", name=name)([output, inputs["example"]])
+        for name, output in model(inputs_of(model, inputs)).items()
+    }
+    wrapped = keras.Model(inputs, named, name="tfbert_pooled")
+    object.__setattr__(wrapped, "transformer", transformer_of(model))
+    return wrapped
+
+
+def by_choice(model):
+    """Wraps a multiple-choice model so that a choice is a row, as everywhere else: ids [R, T] in, {"logits": [R, 1]} out.
+
+    Transformers' class takes [B, C, T]; it reads each choice by itself all the same, and only then puts an example's C numbers side
+    by side.
+
+    Args:
+        model: what `load` returned for the head "multiple-choice".
+    """
+    choices = as_keras(model)
+    inputs = {tensor.name: keras.Input([None], dtype="int32", name=tensor.name) for tensor in choices.inputs}
+    one = keras.layers.Lambda(lambda ids: ids[:, tf.newaxis])  # [R, T] -> [R, 1, T]
+    outputs = choices({name: one(tensor) for name, tensor in inputs.items()})
+    wrapped = keras.Model(
+        inputs, {"logits": keras.layers.Activation("linear", dtype="float32", name="logits")(outputs["logits"])}
+    )
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def sentence_encoder(model, pooling: str, *, normalize: bool):
+    """Wraps a bare encoder so that a row has one vector: {"embedding": float32 [R, D]}.
+
+    Args:
+        model: what `load` returned for no head.
+        pooling: "mean" over the tokens that are no padding, "cls" the first, or "max".
+        normalize: whether vectors have length 1 (at least 1e-12 of it, as PyTorch's `normalize`).
+    """
+
+    def pool(both):
+        hidden, mask = (
+            tf.cast(both[0], tf.float32),
+            tf.cast(both[1], tf.float32)[:, :, tf.newaxis],
+        )  # [R, T, D], [R, T, 1]
+        if pooling == "cls":
+            vector = hidden[:, 0]
+        elif pooling == "max":
+            vector = tf.reduce_max(tf.where(mask > 0, hidden, hidden.dtype.min), 1)
+        else:
+            vector = tf.reduce_sum(hidden * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1e-9)
+        return tf.math.l2_normalize(vector, -1, epsilon=1e-24) if normalize else vector
+
+    encoder = as_keras(model)
+    inputs = {tensor.name: tensor for tensor in encoder.inputs}
+    hidden = encoder.output["last_hidden_state"]
+    vector = keras.layers.Lambda(pool, dtype="float32", name="embedding")([hidden, inputs["attention_mask"]])
+    wrapped = keras.Model(inputs, {"embedding": vector}, name="tfbert_embedding")
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def inputs_of(model, features: dict) -> dict:
+    """Of a dict of features those that the model takes: Keras warns of others."""
+    return {tensor.name: features[tensor.name] for tensor in model.inputs}
 
 
 def transformer_of(model):

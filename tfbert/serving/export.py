@@ -15,6 +15,7 @@ from tfbert._compat import tf, versions
 from tfbert.errors import InputError
 from tfbert.files import new_directory, sha256, write_json
 from tfbert.serving import warmup
+from tfbert.serving.inputs import feeds, spread
 from tfbert.serving.layout import INFORMATION, WARMUP, new_version
 from tfbert.serving.operations import check_operations, operations
 from tfbert.serving.rows import rows
@@ -99,8 +100,8 @@ def check_weights(model) -> None:
 
 def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
     """Returns a tf.Module with the variables that inference reads, and the signatures by name."""
-    ids = {tensor.name: tf.TensorSpec([None, None], tf.int32, tensor.name) for tensor in model.inputs}
-    strings = {name: tf.TensorSpec([None], tf.string, name) for name in task.inputs}
+    ids = {tensor.name: tf.TensorSpec(tensor.shape, tf.int32, tensor.name) for tensor in model.inputs}
+    strings = {name: tf.TensorSpec(shape, tf.string, name) for name, shape in task.input_shapes.items()}
 
     @tf.function
     def tokens(**features):
@@ -108,10 +109,9 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
 
     @tf.function
     def infer(**texts):
-        columns = _same_length([texts[name] for name in task.inputs])
-        features = tokenize(*columns, max_length=task.max_length)
+        rows = task.rows(tokenize, _same_length(texts))
         # A batch without rows may have no columns either, and models take the first one.
-        return task.infer(tokens(**{name: _one_column(features[name]) for name in ids}))
+        return task.infer(tokens(**{name: _one_column(rows.ids[name]) for name in ids}), rows)
 
     # Both traced once and called by the signatures, so the graph holds the model and the tokenizer once.
     tokens = tokens.get_concrete_function(**ids)
@@ -119,7 +119,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
 
     @tf.function
     def serving_default(**texts):
-        return task.answer(infer(**texts))
+        return task.answer(infer(**texts), texts)
 
     def over_examples(name):
         @tf.function
@@ -130,7 +130,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
         return signature.get_concrete_function(tf.TensorSpec([None], tf.string, "inputs"))
 
     signatures = {"serving_default": serving_default.get_concrete_function(**strings), "tokens": tokens}
-    for name in _example_signatures(task, tokens):
+    for name in _example_signatures(task, infer):
         signatures[name] = over_examples(name)
     module = tf.Module()
     module.weights = list(tokens.variables)
@@ -138,37 +138,38 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
     return module, signatures
 
 
-def _example_signatures(task, tokens) -> list[str]:
-    """The names of the task's signatures over tf.Example, found by tracing it over the form of the model's outputs."""
-    specs = tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), tokens.structured_outputs)
-    traced = tf.function(lambda outputs: task.example_signatures(task.infer(outputs))).get_concrete_function(specs)
-    return list(traced.structured_outputs)
+def _example_signatures(task, infer) -> list[str]:
+    """The names of the task's signatures over tf.Example, found by tracing it over the form of the inferred numbers."""
+    specs = tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), infer.structured_outputs)
+    return list(tf.function(task.example_signatures).get_concrete_function(specs).structured_outputs)
 
 
-def _same_length(columns):
+def _same_length(texts):
     """Two inputs of different lengths would otherwise fail deep in the graph, with a message about ragged tensors."""
-    for column in columns[1:]:
+    first, *others = texts
+    for name in others:
         message = "all inputs must have as many rows as the first one"
-        check = tf.debugging.assert_equal(tf.shape(column)[0], tf.shape(columns[0])[0], message=message)
+        check = tf.debugging.assert_equal(tf.shape(texts[name])[0], tf.shape(texts[first])[0], message=message)
         with tf.control_dependencies([check]):
-            columns = [tf.identity(column) for column in columns]
-    return columns
+            texts = {key: tf.identity(column) for key, column in texts.items()}
+    return texts
 
 
 def _one_column(ids):
-    return tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])
+    return tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]]) if ids.shape.rank == 2 else ids
 
 
 def warmup_requests(task, tokenize, loaded):
     """Yields requests for every signature: one short row, one of full length, and a batch of both."""
     short, long = b"warm up", b" ".join([b"word"] * task.max_length)
     for column in ([short], [long], [short, long] * 4):
-        texts = {name: np.array(column, object) for name in task.inputs}
-        features = tokenize(*(tf.constant(column, tf.string) for _ in texts), max_length=task.max_length)
+        texts = feeds(spread(column, task.input_shapes), task.input_shapes)
+        ids = task.rows(tokenize, texts).ids
+        texts = {name: tensor.numpy() for name, tensor in texts.items()}
         for name, function in loaded.signatures.items():
             inputs = function.structured_input_signature[1]
             if name == "tokens":
-                yield warmup.Request(name, "predict", {key: features[key].numpy() for key in inputs})
+                yield warmup.Request(name, "predict", {key: ids[key].numpy() for key in inputs})
             elif set(inputs) == set(task.inputs):
                 yield warmup.Request(name, "predict", texts)
             else:
@@ -179,10 +180,8 @@ def information(task, tokenizer, loaded, outputs, target: str, texts, requests) 
     """What assets.extra/tfbert.json holds."""
     warm = [request.inputs for request in requests if request.signature == "serving_default"]
     inputs = [{name: text[name] for name in task.inputs} for text in texts[: GOLDEN - 2]]
-    inputs += [{name: feed[name][0].decode("utf-8") for name in task.inputs} for feed in warm[:2]]
-    function = loaded.signatures["serving_default"]
-    feeds = {name: tf.constant([row[name] for row in inputs], tf.string) for name in task.inputs}
-    tensors = function(**feeds)
+    inputs += [{name: _text(feed[name][0]) for name in task.inputs} for feed in warm[:2]]
+    tensors = loaded.signatures["serving_default"](**feeds(inputs, task.input_shapes))
     answers = rows({name: tensors[name].numpy() for name in outputs})
     return {
         "format_version": FORMAT_VERSION,
@@ -195,6 +194,10 @@ def information(task, tokenizer, loaded, outputs, target: str, texts, requests) 
         "tokenizer_sha256": tokenizer_sha256(tokenizer),
         "golden": [{"inputs": row, "answer": answer} for row, answer in zip(inputs, answers, strict=True)],
     }
+
+
+def _text(value):
+    return [_text(item) for item in value] if isinstance(value, np.ndarray) else value.decode("utf-8")
 
 
 def tokenizer_sha256(tokenizer) -> str:

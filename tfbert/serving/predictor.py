@@ -11,6 +11,7 @@ import numpy as np
 from tfbert._compat import tf, tf_text
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
+from tfbert.serving.inputs import described, feeds, fits
 from tfbert.serving.layout import INFORMATION, saved_model
 from tfbert.serving.rows import rows
 
@@ -48,9 +49,9 @@ class Predictor:
         if self._function is None:
             raise InputError(f"{self.directory} has no signature serving_default; export it with tfbert")
         found = self._function.structured_input_signature[1]
-        if any(spec.dtype != tf.string or spec.shape.rank != 1 for spec in found.values()):
+        if any(spec.dtype != tf.string or spec.shape.rank not in (1, 2) for spec in found.values()):
             raise InputError(
-                f"{self.directory}: serving_default does not take texts (string [B]); export it with tfbert"
+                f"{self.directory}: serving_default does not take texts (string [B] or [B, C]); export it with tfbert"
             )
         #: The names of the inputs, in the order in which a tuple of texts gives them.
         self.inputs: tuple[str, ...] = tuple(self.information.get("inputs", ())) or tuple(found)
@@ -58,6 +59,7 @@ class Predictor:
             raise InputError(
                 f"{information} names other inputs than the SavedModel beside it; the files are of different exports"
             )
+        self._shapes = {name: found[name].shape.as_list() for name in self.inputs}
         # A loaded signature has forgotten the order in which the task gives its outputs.
         self._outputs = [
             name for name in self.information.get("outputs", ()) if name in self._function.structured_outputs
@@ -89,7 +91,10 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         columns = self._columns(texts)
-        lengths = [sum(map(len, row)) for row in columns]
+        lengths = [
+            sum(len(text) for value in row.values() for text in ([value] if isinstance(value, bytes) else value))
+            for row in columns
+        ]
         order = sorted(range(len(columns)), key=lengths.__getitem__)
         answers: list[dict[str, Any]] = [{}] * len(columns)
         for start in range(0, len(order), batch_size):
@@ -111,13 +116,12 @@ class Predictor:
                     "the files have changed, copy or export again"
                 )
 
-    def _run(self, batch: list[tuple[bytes, ...]]) -> list[dict[str, Any]]:
-        feeds = {name: tf.constant([row[k] for row in batch], tf.string) for k, name in enumerate(self.inputs)}
-        tensors = self._function(**feeds)
+    def _run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        tensors = self._function(**feeds(batch, self._shapes))
         return rows({name: tensors[name].numpy() for name in self._outputs})
 
-    def _columns(self, texts: Iterable) -> list[tuple[bytes, ...]]:
-        """The UTF-8 bytes of each row's texts, in the order of the inputs."""
+    def _columns(self, texts: Iterable) -> list[dict[str, Any]]:
+        """The UTF-8 bytes of each row's texts, by input."""
         made = []
         for i, row in enumerate(texts, 1):
             if isinstance(row, Mapping):
@@ -127,17 +131,19 @@ class Predictor:
                         raise InputError(f"row {i} has no {name!r}; it has {have}.{suggest(name, row)}")
                 row = tuple(row[name] for name in self.inputs)
             values = (row,) if isinstance(row, str | bytes) else row
-            if not isinstance(values, tuple | list) or not all(isinstance(value, str | bytes) for value in values):
-                raise InputError(
-                    f"row {i} is {row!r}; expected text, a tuple of texts or a dict with {', '.join(self.inputs)}"
-                )
-            if len(values) != len(self.inputs):
-                raise InputError(f"row {i} has {len(values)} texts; the model takes {', '.join(self.inputs)}")
-            made.append(tuple(map(_utf8, values)))
+            wanted = described(self._shapes)
+            if isinstance(values, tuple | list) and len(values) != len(self.inputs):
+                raise InputError(f"row {i} has {len(values)} texts; the model takes {wanted}")
+            good = isinstance(values, tuple | list)
+            if not good or not all(fits(*pair, (str, bytes)) for pair in zip(values, self._shapes.values())):
+                raise InputError(f"row {i} is {row!r}; expected text, a tuple of texts or a dict with {wanted}")
+            made.append({name: _utf8(value) for name, value in zip(self.inputs, values)})
         return made
 
 
-def _utf8(text: str | bytes) -> bytes:
+def _utf8(text):
+    if isinstance(text, list | tuple):
+        return [_utf8(item) for item in text]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     try:

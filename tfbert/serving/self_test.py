@@ -8,9 +8,11 @@ import numpy as np
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import batches
+from tfbert.pipeline import ALIGNED, whole_examples
 from tfbert.serving.hard_texts import HARD_TEXTS
+from tfbert.serving.inputs import described, feeds, fits, spread
 from tfbert.sources import Examples, from_iterable
+from tfbert.tokenization import Rows
 
 BATCH = 16
 # A row whose two best scores are equal may be decided either way; more than one in fifty is no accident.
@@ -19,52 +21,62 @@ TIES = 0.02
 
 def as_rows(task, texts: Iterable) -> list[dict[str, str]]:
     """The built-in texts for every input of the task, then the user's rows, as dicts by input name."""
-    inputs, count = task.inputs, len(HARD_TEXTS)
-    # Pairs combine different texts: the second field is the list moved on by seven.
-    made = [{name: HARD_TEXTS[(i + 7 * k) % count] for k, name in enumerate(inputs)} for i in range(count)]
+    shapes = task.input_shapes
+    made = spread(HARD_TEXTS, shapes)
     if isinstance(texts, str | Mapping):
         raise InputError(f"texts is one {type(texts).__name__}; pass a list of rows")
     own = []
     for i, row in enumerate(texts, 1):
         values = (row,) if isinstance(row, str) else row
         if isinstance(values, Mapping):
-            values = [values.get(name) for name in inputs]
-        if len(values) != len(inputs) or not all(isinstance(value, str) for value in values):
-            raise InputError(f"row {i} of texts is {row!r}; expected text for {', '.join(inputs)}")
-        own.append(dict(zip(inputs, values, strict=True)))
+            values = [values.get(name) for name in shapes]
+        if len(values) != len(shapes) or not all(map(fits, values, shapes.values())):
+            raise InputError(f"row {i} of texts is {row!r}; expected text for {described(shapes)}")
+        own.append(dict(zip(shapes, values, strict=True)))
     return list(from_iterable(own, "texts")) + made
 
 
-def hard_cases(task, tokenizer, texts: list[dict[str, str]]) -> list[tuple[list[dict[str, str]], dict]]:
-    """Returns the texts in batches, each with its features {name: int32 [B, T]} as training makes them."""
+def hard_cases(task, tokenizer, texts: list[dict[str, str]]) -> list[tuple[list[dict[str, str]], Rows]]:
+    """Returns the texts in batches, each with its rows as evaluation makes them."""
     features = task.features(tokenizer, Examples(texts, source="texts"), targets=False)
     # In order of length, as the padding costs more than the answers.
-    order = np.argsort(features.lengths, kind="stable")
-    made = []
-    for i, inputs in enumerate(batches(features, batch_size=BATCH, order=order)):
-        made.append(([texts[k] for k in order[i * BATCH : (i + 1) * BATCH]], inputs))
+    splits = features.example_splits
+    order = np.argsort(np.add.reduceat(features.lengths, splits[:-1]), kind="stable")
+    made, done = [], 0
+    for rows in whole_examples(features, batch_size=BATCH, order=order):
+        made.append(([texts[k] for k in order[done : done + int(rows.count)]], rows))
+        done += int(rows.count)
     return made
 
 
 def check_ids(task, tokenize, cases) -> None:
-    """Compares the ids of the graph's tokenizer with those of the training's tokenizer, row by row.
+    """Compares the rows of the graph's tokenizer with those of the training's tokenizer, token by token.
 
     Raises:
         RuntimeError: names the first text with other ids.
     """
-    run = tf.function(lambda columns: tokenize(*columns, max_length=task.max_length))
-    run = run.get_concrete_function([tf.TensorSpec([None], tf.string)] * len(task.inputs))
-    for chosen, features in cases:
-        got = run([tf.constant([row[name] for row in chosen], tf.string) for name in task.inputs])
-        expected, got = ({name: tensor.numpy() for name, tensor in ids.items()} for ids in (features, got))
-        for i, row in enumerate(chosen):
-            for name in expected:
-                theirs = expected[name][i][expected["attention_mask"][i] > 0].tolist()
-                ours = got[name][i][got["attention_mask"][i] > 0].tolist()
-                if ours != theirs:
-                    raise RuntimeError(
-                        f"the tokenizer in the graph gives other {name} for {row}: {ours}; in training: {theirs}"
-                    )
+    run = tf.function(lambda texts: task.rows(tokenize, texts))
+    specs = {name: tf.TensorSpec(shape, tf.string, name) for name, shape in task.input_shapes.items()}
+    run = run.get_concrete_function(specs)
+    for chosen, expected in cases:
+        got = run(feeds(chosen, task.input_shapes))
+        _same(chosen, "example", [expected.example.numpy().tolist()], [got.example.numpy().tolist()])
+        masks = [rows.ids["attention_mask"].numpy() > 0 for rows in (expected, got)]
+        theirs, ours = ({**rows.ids, **{name: getattr(rows, name) for name in ALIGNED}} for rows in (expected, got))
+        for name in [name for name in theirs if theirs[name] is not None and theirs[name].shape.rank == 2]:
+            tables = [
+                [row[kept].tolist() for row, kept in zip(side[name].numpy(), mask, strict=True)]
+                for side, mask in zip((theirs, ours), masks, strict=True)
+            ]
+            _same([chosen[i] for i in expected.example.numpy()], name, *tables)
+
+
+def _same(texts, name: str, theirs: list, ours: list) -> None:
+    for text, one, other in zip(texts, theirs, ours):
+        if one != other:
+            raise RuntimeError(f"the tokenizer in the graph gives other {name} for {text}: {other}; in training: {one}")
+    if len(theirs) != len(ours):
+        raise RuntimeError(f"the tokenizer in the graph gives {len(ours)} rows, the training's {len(theirs)}")
 
 
 def check_export(task, model, module, loaded, cases) -> None:
@@ -83,19 +95,18 @@ def check_export(task, model, module, loaded, cases) -> None:
     _check_variables(module, loaded)
     limit = tolerance(model)
     signatures, ties, count = loaded.signatures, 0, 0
-    for chosen, features in cases:
-        outputs = dict(model(features, training=False))
-        inferred = task.infer(outputs)
-        columns = {name: np.array([row[name] for row in chosen], object) for name in task.inputs}
-        feeds = {name: tf.constant(column.tolist(), tf.string) for name, column in columns.items()}
-        got = signatures["tokens"](**{tensor.name: features[tensor.name] for tensor in model.inputs})
-        _compare("tokens", outputs, got, chosen, limit)
-        ties += _compare(
-            "serving_default", task.answer(inferred), signatures["serving_default"](**feeds), chosen, limit
-        )
-        examples = tf.constant(serialized(columns), tf.string)
+    for chosen, rows in cases:
+        outputs = dict(model(rows.ids, training=False))
+        inferred = task.infer(outputs, rows)
+        texts = feeds(chosen, task.input_shapes)
+        got = signatures["tokens"](**{tensor.name: rows.ids[tensor.name] for tensor in model.inputs})
+        # A model that pools its rows gives one output an example, others one a row.
+        texts_of = chosen if "example" in rows.ids else [chosen[i] for i in rows.example.numpy()]
+        _compare("tokens", outputs, got, texts_of, limit)
+        answers = task.answer(inferred, texts)
+        ties += _compare("serving_default", answers, signatures["serving_default"](**texts), chosen, limit)
         for name, expected in task.example_signatures(inferred).items():
-            got = signatures[name](inputs=examples)
+            got = signatures[name](inputs=tf.constant(serialized({k: v.numpy() for k, v in texts.items()}), tf.string))
             _check_example_form(name, got, len(chosen))
             _compare(name, expected, got, chosen, limit)
         count += len(chosen)
@@ -108,7 +119,7 @@ def check_export(task, model, module, loaded, cases) -> None:
 
 def tolerance(model) -> float:
     """How far an exported number may be from the model's: float32 rounding, or more where the hardware or the policy rounds more."""
-    if any(layer.compute_dtype not in (None, "float32") for layer in model.layers):
+    if any(layer.compute_dtype in ("bfloat16", "float16") for layer in model.layers):
         return 2e-2  # bfloat16 has 8 bits
     if tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
         return 1e-3  # TensorFloat-32 has 11 bits
@@ -191,8 +202,8 @@ def _check_rough_requests(task, signatures) -> None:
         b"a" * 2**20,
     ]
     for column in ([], rough):
-        feeds = {name: tf.constant(column, tf.string, [len(column)]) for name in task.inputs}
-        for name, tensor in signatures["serving_default"](**feeds).items():
+        texts = feeds(spread(column, task.input_shapes), task.input_shapes)
+        for name, tensor in signatures["serving_default"](**texts).items():
             values = tensor.numpy()
             if values.ndim < 1 or len(values) != len(column):
                 raise RuntimeError(

@@ -7,9 +7,11 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.multiple_choice import MultipleChoice
+from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.sequence_classification import SequenceClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification, MultipleChoice, SentenceEmbedding)}
 
 
 def by_name(name: str) -> type[Task]:
@@ -34,4 +36,4 @@ def read_task(path: str | Path) -> Task:
     return by_name(fields["task"]).from_json(fields, str(path))
 
 
-__all__ = ["TASKS", "SequenceClassification", "Task", "by_name", "read_task"]
+__all__ = ["TASKS", "MultipleChoice", "SentenceEmbedding", "SequenceClassification", "Task", "by_name", "read_task"]

@@ -12,6 +12,7 @@ import numpy as np
 from tfbert.errors import InputError, suggest
 from tfbert.pipeline import Features
 from tfbert.sources import Examples
+from tfbert.tokenization import Rows
 
 FORMAT_VERSION = 1
 
@@ -50,15 +51,30 @@ class Task(abc.ABC):
     def inputs(self) -> tuple[str, ...]:
         """The text fields of an example, in order; also the names of the exported graph's string inputs."""
 
+    @property
+    def input_shapes(self) -> dict[str, list[int | None]]:
+        """The shapes of the exported graph's string inputs: [B], or [B, C] where a row has several texts under one name."""
+        return {name: [None] for name in self.inputs}
+
     @abc.abstractmethod
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         """Turns checked examples into token ids and, unless `targets` is False, targets and weights."""
 
+    @abc.abstractmethod
+    def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
+        """Turns texts {input: string [B]} into rows of ids, as TensorFlow operations: what `features` makes, without targets.
+
+        `pieces` is what `tokenization.graph_tokenizer` returns, or its twin for Python, `tokenization.RustPieces`.
+        """
+
     # 2. features -> outputs
 
     @abc.abstractmethod
-    def build(self, checkpoint, *, seed: int = 0):
-        """Returns the Keras model: a dict of int32 ids [B, T] in, a dict of float32 outputs out."""
+    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
+        """Returns the Keras model: a dict of int32 ids [R, T] in, a dict of float32 outputs out.
+
+        `new_head` begins a new head where the checkpoint has one already: to go on from a model of another task.
+        """
 
     @abc.abstractmethod
     def loss(self):
@@ -67,12 +83,15 @@ class Task(abc.ABC):
     # 3. outputs -> answers; the same functions in evaluation and in the exported graph
 
     @abc.abstractmethod
-    def infer(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Turns the model's outputs into numbers per row (probabilities, say), as TensorFlow operations."""
+    def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+        """Turns the model's outputs for `rows` into numbers per example (probabilities, say), as TensorFlow operations."""
 
     @abc.abstractmethod
-    def answer(self, inferred: Mapping[str, Any]) -> dict[str, Any]:
-        """Turns the numbers of `infer` into what a user reads, as TensorFlow operations: tensors with first dimension B."""
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+        """Turns the numbers of `infer` into what a user reads, as TensorFlow operations: tensors with first dimension B.
+
+        `texts` are the inputs, {name: string [B]}.
+        """
 
     @abc.abstractmethod
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,11 +14,14 @@ import numpy as np
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError, suggest
-from tfbert.pipeline import Features
+from tfbert.pipeline import Features, collect
 from tfbert.sources import Examples
+from tfbert.tasks import fields
 from tfbert.tasks.base import Task
+from tfbert.tokenization import Rows
 
 KINDS = ("single", "multi", "regression")
+LONG_TEXT = ("head", "tail", "head+tail", "windows")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,13 @@ class SequenceClassification(Task):
             log-odds for "multi" (Lin et al. 2017, section 4.1), so that no step is spent on learning how common a label is: with 28
             rare labels those steps all push one way, and training collapses. 0 for "single".
         thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
-        max_length: tokens of an input, special tokens included (default 128).
+        max_length: tokens of a row, special tokens included (default 128).
+        long_text: what becomes of a longer text, in training, evaluation and the export alike. "head" keeps its beginning (default),
+            "tail" its end, "head+tail" a quarter from the beginning and the rest from the end (128 + 382 of 512; Sun et al. 2019, "How
+            to Fine-Tune BERT for Text Classification?", section 5.3.1). "windows" cuts it into as many rows as it needs, computes each,
+            and pools their logits; of a pair `text_pair` is cut into windows, each beside the head of `text`.
+        stride: "windows": tokens that a window shares with the one before (default 0).
+        pooling: "windows": "mean" or "max" of the logits over an example's windows (default "mean").
 
     Example:
         >>> task = SequenceClassification(labels=("ham", "spam"))
@@ -85,6 +94,15 @@ class SequenceClassification(Task):
         default=(), metadata={"help": "multi: a threshold per label (default: tuned)"}
     )
 
+    long_text: str = dataclasses.field(
+        default="head",
+        metadata={"help": "of a text over max_length: head, tail, head+tail, windows", "choices": LONG_TEXT},
+    )
+    stride: int = dataclasses.field(default=0, metadata={"help": "windows: tokens shared with the one before"})
+    pooling: str = dataclasses.field(
+        default="mean", metadata={"help": "windows: mean or max of their logits", "choices": models.POOLINGS}
+    )
+
     def __post_init__(self):
         for name in ("labels", "class_weights", "head_bias", "thresholds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -99,6 +117,16 @@ class SequenceClassification(Task):
             raise InputError(f"labels has a name twice: {', '.join(self.labels)}")
         if self.labels and self.kind == "single" and len(self.labels) < 2:
             raise InputError(f"labels has the one name {self.labels[0]!r}; classification needs at least two")
+        for name, choices in (("long_text", LONG_TEXT), ("pooling", models.POOLINGS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(
+                    f"{name} is {value!r}; it must be one of {', '.join(choices)}.{suggest(value, choices)}"
+                )
+        if not 0 <= self.stride < max(1, self.max_length - 3):
+            raise InputError(
+                f"stride is {self.stride}; it must be at least 0 and less than the {self.max_length} tokens of a row"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
         if self.class_weights and self.kind != "single":
@@ -127,7 +155,7 @@ class SequenceClassification(Task):
         if task.pair is None:
             task = dataclasses.replace(task, pair="text_pair" in examples[0])
         if task.kind == "regression" and not task.head_bias:
-            numbers = [task._number(examples, i, "label") for i in range(len(examples))]
+            numbers = [fields.number(examples, i, "label") for i in range(len(examples))]
             task = dataclasses.replace(task, head_bias=(round(math.fsum(numbers) / len(numbers), 6),))
         if task.kind != "regression" and not task.labels:
             found: dict[str, None] = {}
@@ -178,41 +206,50 @@ class SequenceClassification(Task):
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         rows = range(len(examples))
         texts = [self._texts(examples, i) for i in rows]
-        encoded = tokenization.encode(
-            tokenizer,
-            [text[0] for text in texts],
-            [text[1] for text in texts] if self.pair else None,
-            max_length=self.max_length,
-        )
+        found = self._encoded(tokenizer, [[text[k] for text in texts] for k in range(len(self.inputs))])
         if not targets:
-            return Features(ragged=encoded, padding=tokenization.padding(tokenizer))
+            return Features(**found)
         kind = np.int32 if self.kind == "single" else np.float32
         return Features(
-            ragged=encoded,
-            padding=tokenization.padding(tokenizer),
+            **found,
             targets=np.asarray([self._target(examples, i) for i in rows], dtype=kind),
             weights=np.asarray([self._weight(examples, i) for i in rows], dtype=np.float32),
         )
 
+    def _encoded(self, tokenizer, columns: list[list[str]]) -> dict[str, Any]:
+        padding = tokenization.padding(tokenizer)
+        if self.long_text == "head":
+            return {"ragged": tokenization.encode(tokenizer, *columns, max_length=self.max_length), "padding": padding}
+        pieces = tokenization.RustPieces(tokenizer)
+        found = collect(
+            lambda texts: self.rows(pieces, texts), dict(zip(self.inputs, columns, strict=True)), padding=padding
+        )
+        return found | {"numbered": self.long_text == "windows"}
+
+    def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
+        columns = [texts[name] for name in self.inputs]
+        count = tf.shape(columns[0])[0]
+        if self.long_text == "windows":
+            fixed, sliding = [None, *columns][-2:]
+            if fixed is not None:
+                room = self.max_length - pieces.template.specials(pair=True)
+                fixed = tokenization.keep(pieces.ids_and_offsets(fixed).ids, room // 2, "head")
+            sliding = pieces.ids_and_offsets(sliding)
+            rows = tokenization.windows(pieces.template, sliding, fixed, max_length=self.max_length, stride=self.stride)
+            return rows._replace(ids={**rows.ids, "example": rows.example})
+        if self.long_text == "head":
+            ids = pieces(*columns, max_length=self.max_length)
+        else:
+            ragged = [pieces.ids_and_offsets(column).ids for column in columns]
+            ids = pieces.template.assemble(*ragged, max_length=self.max_length, way=self.long_text)
+        return Rows(ids=ids, example=tf.range(count), count=count)
+
     def _texts(self, examples: Examples, i: int) -> tuple[str, ...]:
-        values = []
-        for field in self.inputs:
-            value = examples[i].get(field)
-            if not isinstance(value, str):
-                what = f"no field {field!r}" if value is None else f"{field!r} is {value!r}, not text"
-                have = ", ".join(map(repr, examples[i]))
-                raise InputError(f"{examples.where(i)}: {what}; the row has {have}.{suggest(field, examples[i])}")
-            values.append(value)
-        return tuple(values)
+        return tuple(fields.text(examples, i, field) for field in self.inputs)
 
     def _names(self, examples: Examples, i: int) -> list[str]:
         """The label names of row i: one for kind "single", any number for "multi"."""
-        value = examples[i].get("label")
-        if value is None:
-            have = ", ".join(map(repr, examples[i]))
-            raise InputError(
-                f"{examples.where(i)}: no field 'label'; the row has {have}.{suggest('label', examples[i])}"
-            )
+        value = fields.value(examples, i, "label")
         if self.kind == "multi":
             names = value.split(self.label_separator) if isinstance(value, str) else value
             if not isinstance(names, list | tuple):
@@ -226,7 +263,7 @@ class SequenceClassification(Task):
 
     def _target(self, examples: Examples, i: int):
         if self.kind == "regression":
-            return self._number(examples, i, "label")
+            return fields.number(examples, i, "label")
         names = self._names(examples, i)
         for name in names:
             if name not in self._index:
@@ -244,25 +281,13 @@ class SequenceClassification(Task):
     def _index(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.labels)}
 
-    def _number(self, examples: Examples, i: int, field: str) -> float:
-        value = examples[i].get(field)
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise InputError(f"{examples.where(i)}: {field} is {value!r}; expected a finite number")
-        return number
-
     def _weight(self, examples: Examples, i: int) -> float:
-        weight = self._number(examples, i, "weight") if "weight" in examples[i] else 1.0
-        if weight < 0:
-            raise InputError(f"{examples.where(i)}: weight is {weight}; expected 0 or a positive number")
+        weight = fields.weight(examples, i)
         return weight * self.class_weights[self._target(examples, i)] if self.class_weights else weight
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0):
+    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
         self._check_complete()
         names = self.labels or ("score",)
         kinds = {
@@ -274,10 +299,13 @@ class SequenceClassification(Task):
         if self.dropout is not None:
             rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
             changes |= dict.fromkeys(rates, self.dropout)
-        model = models.load(checkpoint, self.head, id2label=dict(enumerate(names)), seed=seed, **changes)
+        model = models.load(
+            checkpoint, self.head, id2label=dict(enumerate(names)), seed=seed, new_head=new_head, **changes
+        )
         if self.head_bias and "classifier.bias" in model.load_report.missing:
             model.classifier.bias.assign(self.head_bias)
-        return models.as_keras(model)
+        model = models.as_keras(model)
+        return models.pooled(model, self.pooling) if self.long_text == "windows" else model
 
     def loss(self):
         if self.kind == "regression":
@@ -287,13 +315,13 @@ class SequenceClassification(Task):
 
     # 3. outputs -> answers
 
-    def infer(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         logits = tf.cast(outputs["logits"], tf.float32)  # [B, L]
         if self.kind == "regression":
             return {"score": logits[:, 0]}
         return {"scores": tf.nn.softmax(logits) if self.kind == "single" else tf.sigmoid(logits)}
 
-    def answer(self, inferred: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
         if self.kind == "regression":
             return {"score": inferred["score"]}
         scores = inferred["scores"]  # [B, L]
@@ -312,7 +340,7 @@ class SequenceClassification(Task):
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if self.kind == "regression":
             return {"regress": {"outputs": inferred["score"]}}
-        answer = self.answer(inferred)
+        answer = self.answer(inferred, {})
         return {"classify": {"classes": answer["labels"], "scores": answer["scores"]}}
 
     # 4. answers -> score

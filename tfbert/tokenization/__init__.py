@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from tfbert.tokenization.encoding import clean, encode, padding
 from tfbert.tokenization.loading import load_tokenizer
-from tfbert.tokenization.wordpiece import Pieces, WordPieceGraph, graph_tokenizer
+from tfbert.tokenization.pieces import RustPieces
+from tfbert.tokenization.rows import Pieces, Rows
+from tfbert.tokenization.truncation import keep
+from tfbert.tokenization.windows import windows
+from tfbert.tokenization.wordpiece import WordPieceGraph, graph_tokenizer
 
-__all__ = ["Pieces", "WordPieceGraph", "clean", "encode", "graph_tokenizer", "load_tokenizer", "padding"]
+__all__ = [
+    "Pieces",
+    "Rows",
+    "RustPieces",
+    "WordPieceGraph",
+    "clean",
+    "encode",
+    "graph_tokenizer",
+    "keep",
+    "load_tokenizer",
+    "padding",
+    "windows",
+]

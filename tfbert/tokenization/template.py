@@ -6,6 +6,7 @@ import dataclasses
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
+from tfbert.tokenization.truncation import keep, longest_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,14 @@ class Template:
         """How many special tokens a row has."""
         return sum(len(segment.ids) for segment in (self.pair if pair else self.single))
 
-    def assemble(self, first, second=None, *, max_length: int) -> dict:
+    def assemble(self, first, second=None, *, max_length: int, way: str = "head") -> dict:
         """Cuts, surrounds and pads rows, as `padding="longest", truncation="longest_first"` does.
 
         Args:
             first: ragged int32 [B, (n)], the tokens of the first texts.
             second: ragged int32 [B, (m)], those of the second texts, or None.
             max_length: the most tokens of a row, special tokens included.
+            way: what is kept of a longer text: "head", "tail" or "head+tail" (see `keep`).
 
         Returns:
             {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row (the special tokens alone for B = 0).
@@ -61,11 +63,27 @@ class Template:
             [[1, 1, 1, 1], [1, 1, 1, 0]]
         """
         texts = [first] if second is None else [first, second]
-        segments = self.single if second is None else self.pair
         room = max_length - self.specials(pair=second is not None)
         lengths = [tf.cast(text.row_lengths(), tf.int32) for text in texts]
         lengths = [tf.minimum(lengths[0], room)] if second is None else longest_first(*lengths, room)
 
+        ids, _ = self.lay(*(keep(text, length, way) for text, length in zip(texts, lengths, strict=True)))
+        return ids
+
+    def lay(self, first, second=None) -> tuple:
+        """Surrounds and pads texts that fit, and tells where their tokens went.
+
+        Args:
+            first: ragged int32 [R, (n)].
+            second: ragged int32 [R, (m)], or None.
+
+        Returns:
+            The dict of `assemble`, and a function (values, fill) -> [R, T] that spreads one value for each token of the last text, flat,
+            over the places of these tokens; all others have `fill`.
+        """
+        texts = [first] if second is None else [first, second]
+        segments = self.single if second is None else self.pair
+        lengths = [tf.cast(text.row_lengths(), tf.int32) for text in texts]
         # One flat source of tokens: special tokens, then the texts. A row is a few stretches of it, one after the other.
         fixed = [(token, segment.type_id) for segment in segments for token in segment.ids]
         source = tf.concat([tf.constant([token for token, _ in fixed], tf.int32), *(text.values for text in texts)], 0)
@@ -79,14 +97,18 @@ class Template:
                 starts.append(tf.cast(texts[segment.text].row_splits[:-1], tf.int32) + behind)
                 counts.append(lengths[segment.text])
                 behind += tf.size(texts[segment.text].values)
-        starts, counts = tf.stack(starts, 1), tf.stack(counts, 1)  # int32 [B, S]
+        starts, counts = tf.stack(starts, 1), tf.stack(counts, 1)  # int32 [R, S]
         places = tf.ragged.range(tf.reshape(starts, [-1]), tf.reshape(starts + counts, [-1])).values
         total = tf.reduce_sum(counts, 1)
         longest = tf.maximum(tf.reduce_max(total), len(fixed))
 
-        def rows(values, fill: int):
+        def rows(values, fill):
             ragged = tf.RaggedTensor.from_row_lengths(tf.gather(values, places), total, validate=False)
             return ragged.to_tensor(fill, shape=tf.stack([-1, longest]))
+
+        def spread(values, fill):
+            others = tf.fill([tf.size(source) - tf.size(values)], tf.cast(fill, values.dtype))
+            return rows(tf.concat([others, values], 0), fill)
 
         ids = rows(source, self.pad_id)
         types = tf.zeros_like(ids)
@@ -94,35 +116,7 @@ class Template:
             of_texts = [s.type_id + tf.zeros_like(texts[s.text].values) for s in segments if s.text is not None]
             types = rows(tf.concat([tf.constant([kind for _, kind in fixed], tf.int32), *of_texts], 0), 0)
         mask = tf.sequence_mask(total, longest, tf.int32)
-        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-
-
-def longest_first(first, second, room: int) -> list:
-    """The lengths that two texts keep in a row with `room` tokens for both: the longer one is cut first, then both to a half.
-
-    This is the rule of the Rust tokenizers (utils/truncation.rs), which gives the odd token of a half to the longer text (to the second,
-    where both are equally long).
-
-    Args:
-        first: int32 [B], how many tokens the first texts have.
-        second: int32 [B], the same of the second.
-        room: how many tokens both may have together.
-
-    Returns:
-        [int32 [B], int32 [B]].
-
-    Example:
-        >>> [x.numpy().tolist() for x in longest_first(tf.constant([2, 9, 9, 3]), tf.constant([9, 2, 9, 4]), 7)]
-        [[2, 5, 3, 3], [5, 2, 4, 4]]
-    """
-    shorter = tf.minimum(first, second)
-    halve = 2 * shorter > room
-    short, long = tf.where(halve, room // 2, shorter), tf.where(halve, room - room // 2, room - shorter)
-    fits, swapped = first + second <= room, first > second
-    return [
-        tf.where(fits, first, tf.where(swapped, long, short)),
-        tf.where(fits, second, tf.where(swapped, short, long)),
-    ]
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}, spread
 
 
 def template_of(backend, pad_id: int) -> Template:

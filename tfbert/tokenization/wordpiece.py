@@ -21,23 +21,8 @@ from tfbert._compat import tf, tf_text
 from tfbert.errors import InputError
 from tfbert.tokenization import characters
 from tfbert.tokenization.characters import CharacterTable, character_table
+from tfbert.tokenization.rows import Pieces
 from tfbert.tokenization.template import Template, template_of
-
-
-class Pieces(NamedTuple):
-    """The word pieces of a batch of texts, without special tokens: four ragged int32 tensors [B, (n)].
-
-    Args:
-        ids: vocabulary ids.
-        start: where the piece begins in the text, in Unicode code points.
-        end: where it ends (exclusive), so that `text[start:end]` is what the piece was made from.
-        word: the number of the word in its text, from 0 (each punctuation mark and CJK ideograph is a word).
-    """
-
-    ids: tf.RaggedTensor
-    start: tf.RaggedTensor
-    end: tf.RaggedTensor
-    word: tf.RaggedTensor
 
 
 class _Words(NamedTuple):

@@ -1,0 +1,63 @@
+"""The pieces of texts and their places, with the Rust tokenizer: the twin of the graph's, for training and evaluation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+
+from tfbert._compat import tf
+from tfbert.tokenization.encoding import clean, no_panic
+from tfbert.tokenization.rows import Pieces
+from tfbert.tokenization.template import Template, template_of
+
+
+class RustPieces:
+    """A training tokenizer in the form of the graph's: `template` and `ids_and_offsets`, which give what those of `WordPieceGraph` give.
+
+    Args:
+        tokenizer: what `load_tokenizer` returns.
+
+    Example:
+        >>> from tfbert.tokenization import load_tokenizer
+        >>> pieces = RustPieces(load_tokenizer("all-MiniLM-L6-v2")).ids_and_offsets(["Zürich!"])
+        >>> pieces.start.to_list(), pieces.end.to_list(), pieces.word.to_list()
+        ([[0, 6]], [[6, 7]], [[0, 1]])
+    """
+
+    def __init__(self, tokenizer):
+        # A copy of its own, for what others set on a tokenizer (truncation, padding) stays set.
+        self._backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._pad_id = tokenizer.pad_token_id or 0
+
+    @functools.cached_property
+    def template(self) -> Template:
+        return template_of(self._backend, self._pad_id)
+
+    def ids_and_offsets(self, texts: Sequence[str]) -> Pieces:
+        """The pieces of each text, without special tokens and never cut.
+
+        Args:
+            texts: B strings, or a string tensor [B].
+
+        Returns:
+            Pieces: ids, start, end and word, ragged int32 [B, (n)].
+        """
+        if isinstance(texts, tf.Tensor):
+            texts = [text.decode("utf-8", "replace") for text in texts.numpy()]
+        self._backend.encode_special_tokens = True  # "[SEP]" in a text is text
+        with no_panic("a text"):
+            encodings = self._backend.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        splits = np.concatenate([[0], np.cumsum(lengths)])
+        flat = np.empty((4, splits[-1]), np.int32)
+        for encoding, first, last in zip(encodings, splits[:-1], splits[1:], strict=True):
+            if first < last:
+                flat[0, first:last] = encoding.ids
+                flat[1:3, first:last] = np.asarray(encoding.offsets, np.int32).T
+                flat[3, first:last] = encoding.word_ids
+        return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
