@@ -112,3 +112,38 @@ def test_weight_two_is_the_row_twice_in_keras_fit(case):
     assert weighted_loss == pytest.approx(repeated_loss, rel=1e-6)
     raw, _ = step(features, labels, counts.astype(np.float32))
     assert np.abs(raw - repeated).max() > 1e-3  # without the scaling they differ
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("texts", [2, 3])
+def test_losses_of_embeddings_are_their_formulas(texts):
+    vectors = RANDOM.normal(size=(5, texts, 4))
+    sides, flat = unit(vectors), vectors.reshape(-1, 4)
+    wanted = RANDOM.random(5)
+    cosines = (sides[:, 0] * sides[:, 1]).sum(-1)
+    if texts == 2:
+        np.testing.assert_allclose(losses.cosine_similarity(wanted[:, None], flat), (cosines - wanted) ** 2, atol=1e-6)
+    else:
+        far = (sides[:, 0] * sides[:, 2]).sum(-1)
+        expected = np.maximum(0, far - cosines + 0.4)
+        np.testing.assert_allclose(losses.triplet(wanted, flat, margin=0.4), expected, atol=1e-6)
+    scores = 7.0 * sides[:, 0] @ np.concatenate([sides[:, k] for k in range(1, texts)]).T
+    expected = -np.diagonal(log_softmax(scores))
+    np.testing.assert_allclose(losses.multiple_negatives_ranking(wanted, flat, scale=7.0), expected, atol=1e-5)
+
+
+def test_the_loss_of_tokens_is_the_mean_over_those_with_a_label():
+    logits, labels = RANDOM.normal(0, 3, (4, 6, 5)), RANDOM.integers(0, 5, (4, 6))
+    labels[RANDOM.random((4, 6)) < 0.4] = losses.IGNORED
+    labels[2] = losses.IGNORED
+    loss = losses.token_crossentropy(labels, logits).numpy()
+    each = -np.take_along_axis(log_softmax(logits), np.maximum(labels, 0)[..., None], -1)[..., 0]
+    there = labels != losses.IGNORED
+    for row in range(4):
+        assert loss[row] == pytest.approx(each[row][there[row]].mean() if there[row].any() else 0.0, abs=1e-5)
+    # With the numbers of labels as weights, Keras' mean over rows is the mean over all tokens.
+    weights = losses.normalize_weights(there.sum(1).astype(np.float32)).numpy()
+    assert (loss * weights).mean() == pytest.approx(each[there].mean(), abs=1e-5)

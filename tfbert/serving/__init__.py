@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tfbert.serving.embedder import SentenceEmbedder
 from tfbert.serving.export import export
 from tfbert.serving.operations import check_operations
 from tfbert.serving.predictor import Predictor
 from tfbert.serving.rows import rows
 
-__all__ = ["Predictor", "check_operations", "export", "rows"]
+__all__ = ["Predictor", "SentenceEmbedder", "check_operations", "export", "rows"]

@@ -61,10 +61,10 @@ class Predictor:
             )
         self._shapes = {name: found[name].shape.as_list() for name in self.inputs}
         # A loaded signature has forgotten the order in which the task gives its outputs.
-        self._outputs = [
+        self.outputs = [
             name for name in self.information.get("outputs", ()) if name in self._function.structured_outputs
         ]
-        self._outputs += sorted(set(self._function.structured_outputs) - set(self._outputs))
+        self.outputs += sorted(set(self._function.structured_outputs) - set(self.outputs))
         if verify:
             self.verify()
 
@@ -118,7 +118,7 @@ class Predictor:
 
     def _run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         tensors = self._function(**feeds(batch, self._shapes))
-        return rows({name: tensors[name].numpy() for name in self._outputs})
+        return rows({name: tensors[name].numpy() for name in self.outputs})
 
     def _columns(self, texts: Iterable) -> list[dict[str, Any]]:
         """The UTF-8 bytes of each row's texts, by input."""
