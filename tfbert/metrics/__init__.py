@@ -5,6 +5,7 @@ fit for JSON; a score that the data leave undefined is left out, or has the valu
 """
 
 from tfbert.metrics.direction import HIGHER_IS_BETTER, direction
+from tfbert.metrics.entities import entities, entities_by_type
 from tfbert.metrics.labels import (
     classification,
     confusion_matrix,
@@ -20,6 +21,8 @@ __all__ = [
     "classification",
     "confusion_matrix",
     "direction",
+    "entities",
+    "entities_by_type",
     "multilabel",
     "per_class",
     "regression",

@@ -13,7 +13,8 @@ def rows(outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 
     An output [B] becomes a scalar in each row, an output [B, L] a list, as in the `predictions` of TF Serving's row format (which
     drops the name where a signature has a single output; here it stays). Strings are decoded from UTF-8; what is not UTF-8 becomes
-    U+FFFD.
+    U+FFFD. Where a row has entities, as many as `count` says, its lists are cut to as many: the padding beyond them comes from the other
+    rows of the batch, not from its text.
 
     Args:
         outputs: name -> array [B, ...] of numbers, booleans or bytes.
@@ -25,9 +26,17 @@ def rows(outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         >>> outputs = {"label": np.array([b"good", b"bad"], object), "scores": np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)}
         >>> rows(outputs)
         [{'label': 'good', 'scores': [0.75, 0.25]}, {'label': 'bad', 'scores': [0.5, 0.5]}]
+        >>> rows({"entity": np.array([[b"Zurich", b""]], object), "count": np.array([1], np.int32)})
+        [{'entity': ['Zurich'], 'count': 1}]
     """
     columns = {name: _plain(np.asarray(array)) for name, array in outputs.items()}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    made = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if "count" not in outputs:
+        return made
+    return [
+        {name: value[: row["count"]] if isinstance(value, list) else value for name, value in row.items()}
+        for row in made
+    ]
 
 
 def _plain(array: np.ndarray) -> list:

@@ -1,5 +1,6 @@
 """Files, TensorFlow Datasets and iterables -> checked examples (plain dicts that know where they came from)."""
 
+from tfbert.sources.conll import read_conll
 from tfbert.sources.examples import Examples, from_iterable
 from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
@@ -13,6 +14,7 @@ __all__ = [
     "from_iterable",
     "fingerprint",
     "read",
+    "read_conll",
     "read_csv",
     "read_json",
     "read_jsonl",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tfbert.errors import InputError, suggest
 from tfbert.sources.columns import MAX_CHARACTERS, checked
+from tfbert.sources.conll import read_conll
 from tfbert.sources.decoding import check_file, load_text
 from tfbert.sources.examples import Examples
 from tfbert.sources.json_lines import read_json, read_jsonl
@@ -58,6 +59,7 @@ def read_lines(
 
 
 _READERS = {
+    ".conll": read_conll,
     ".csv": read_csv,
     ".json": read_json,
     ".jsonl": read_jsonl,
@@ -72,7 +74,7 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
     """Reads a file by the suffix of its name, or a TensorFlow Dataset by its name.
 
     Args:
-        path_or_name: a file that ends in .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
+        path_or_name: a file that ends in .conll, .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
             "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train".
         columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
             name.

@@ -10,8 +10,11 @@ from tfbert.tasks.base import Task
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.sequence_classification import SequenceClassification
+from tfbert.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification, MultipleChoice, SentenceEmbedding)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (SequenceClassification, TokenClassification, MultipleChoice, SentenceEmbedding)
+}
 
 
 def by_name(name: str) -> type[Task]:
@@ -36,4 +39,13 @@ def read_task(path: str | Path) -> Task:
     return by_name(fields["task"]).from_json(fields, str(path))
 
 
-__all__ = ["TASKS", "MultipleChoice", "SentenceEmbedding", "SequenceClassification", "Task", "by_name", "read_task"]
+__all__ = [
+    "TASKS",
+    "MultipleChoice",
+    "SentenceEmbedding",
+    "SequenceClassification",
+    "Task",
+    "TokenClassification",
+    "by_name",
+    "read_task",
+]
