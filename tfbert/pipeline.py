@@ -38,8 +38,8 @@ class Features:
     Args:
         ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
         padding: name -> the int32 that fills rows up to their batch's length.
-        targets: array [N, ...], or a Ragged of int32, whose rows are filled up with losses.IGNORED; with `alone` of R, not N, rows.
-            None where there is nothing to learn.
+        targets: array [N, ...], a dict of such by the name of the output, or a Ragged of int32, whose rows are filled up with
+            losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
         weights: float32 [N] (with `alone` [R]), or None.
         examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
         alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
@@ -244,7 +244,7 @@ class _Tables:
         if isinstance(features.targets, tuple):
             self.targets = _ragged(features.targets)
         else:
-            self.targets = None if features.targets is None else tf.constant(features.targets)
+            self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
 
     def batch(self, batch_size: int, pad_to: tuple[int, ...]):
         """Returns the function from what was drawn, int64 [b], to inputs, targets and weights."""
@@ -269,7 +269,7 @@ class _Tables:
                 return inputs
             weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
             weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
-            targets = tf.gather(self.targets, drawn)
+            targets = tf.nest.map_structure(lambda table: tf.gather(table, drawn), self.targets)
             if isinstance(targets, tf.RaggedTensor):
                 targets = _dense(targets, losses.IGNORED, tf.shape(inputs["attention_mask"], tf.int64)[1])
             return inputs, targets, losses.normalize_weights(weight)

@@ -4,6 +4,7 @@ Nothing here is a mean over batches, so batch size and replicas cannot change a 
 fit for JSON; a score that the data leave undefined is left out, or has the value that its docstring states.
 """
 
+from tfbert.metrics.answers import squad, squad_threshold
 from tfbert.metrics.direction import HIGHER_IS_BETTER, direction
 from tfbert.metrics.entities import entities, entities_by_type
 from tfbert.metrics.labels import (
@@ -27,6 +28,8 @@ __all__ = [
     "per_class",
     "regression",
     "retrieval",
+    "squad",
+    "squad_threshold",
     "tune_thresholds",
     "unit_vectors",
 ]

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tfbert.models.inspection import check_tokenizer, describe
-from tfbert.models.keras_model import POOLINGS, as_keras, by_choice, pooled, sentence_encoder, transformer_of
+from tfbert.models.keras_model import (
+    POOLINGS,
+    as_keras,
+    by_choice,
+    pooled,
+    sentence_encoder,
+    transformer_of,
+    without_padding,
+)
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
 
@@ -19,4 +27,5 @@ __all__ = [
     "save",
     "sentence_encoder",
     "transformer_of",
+    "without_padding",
 ]

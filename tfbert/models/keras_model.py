@@ -89,6 +89,24 @@ def by_choice(model):
     return wrapped
 
 
+def without_padding(model):
+    """Wraps a model with a number for each token so that those of the padding are -1e9: a softmax over a row then ends with its tokens.
+
+    Args:
+        model: what `as_keras` returned, its outputs [R, T].
+    """
+    inputs = {tensor.name: tensor for tensor in model.inputs}
+    named = {
+        name: keras.layers.Lambda(lambda both: tf.where(both[1] > 0, both[0], -1e9), dtype="float32", name=name)(
+            [output, inputs["attention_mask"]]
+        )
+        for name, output in model(inputs).items()
+    }
+    wrapped = keras.Model(inputs, named, name="tfbert_answers")
+    object.__setattr__(wrapped, "transformer", transformer_of(model))
+    return wrapped
+
+
 def sentence_encoder(model, pooling: str, *, normalize: bool):
     """Wraps a bare encoder so that a row has one vector: {"embedding": float32 [R, D]}.
 

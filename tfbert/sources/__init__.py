@@ -6,6 +6,7 @@ from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
 from tfbert.sources.reading import read, read_lines
 from tfbert.sources.splitting import fingerprint, split
+from tfbert.sources.squad import questions, read_squad
 from tfbert.sources.tables import read_csv
 from tfbert.sources.tfds import read_tfds
 
@@ -13,6 +14,7 @@ __all__ = [
     "Examples",
     "from_iterable",
     "fingerprint",
+    "questions",
     "read",
     "read_conll",
     "read_csv",
@@ -20,6 +22,7 @@ __all__ = [
     "read_jsonl",
     "read_lines",
     "read_parquet",
+    "read_squad",
     "read_tfds",
     "split",
 ]

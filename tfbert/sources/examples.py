@@ -23,7 +23,8 @@ class Examples(list):
     Args:
         rows: the dicts.
         source: the file's path or the data's name, for messages.
-        lines: the line on which each row begins, counted from 1; None where rows have no lines (Parquet, memory).
+        lines: the line on which each row begins, counted from 1, or its place in a document, such as "data[2].qas[0]"; None where rows
+            have neither (Parquet, memory).
         rows_at: the number of each row in its source, counted from 1 (default: 1, 2, 3, ...).
         notes: what the reader changed or found odd, one sentence each; the command line prints them to stderr.
 
@@ -42,7 +43,7 @@ class Examples(list):
         rows: Iterable[dict] = (),
         *,
         source: str = "examples",
-        lines: list[int] | None = None,
+        lines: Sequence[int | str] | None = None,
         rows_at: Sequence[int] | None = None,
         notes: Iterable[str] = (),
     ):

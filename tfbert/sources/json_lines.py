@@ -87,12 +87,16 @@ def read_json(
     if text[start : start + 1] == "[":
         rows, lines = _items(path, text, start)
     else:
-        try:
-            value = _decoder().decode(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}:{getattr(error, 'lineno', 1)}: {_told(error)}") from error
-        rows, lines = _rows(path, value), None
+        rows, lines = _rows(path, document(path, text)), None
     return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+
+
+def document(path, text: str):
+    """The value of a whole JSON document; what is wrong with it is an InputError with file:line."""
+    try:
+        return _decoder().decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{getattr(error, 'lineno', 1)}: {_told(error)}") from error
 
 
 def _items(path, text: str, start: int) -> tuple[list, list[int]]:

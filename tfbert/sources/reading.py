@@ -16,6 +16,7 @@ from tfbert.sources.decoding import check_file, load_text
 from tfbert.sources.examples import Examples
 from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
+from tfbert.sources.squad import read_squad
 from tfbert.sources.tables import read_csv
 from tfbert.sources.tfds import read_tfds
 
@@ -58,10 +59,18 @@ def read_lines(
     return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
 
 
+def _read_document(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:
+    """A .json file: rows, or SQuAD's articles with their paragraphs of questions."""
+    rows = read_json(path, columns=columns, **options)
+    if all("paragraphs" in row for row in rows):
+        return read_squad(path, **{name: value for name, value in options.items() if name == "encoding"})
+    return rows
+
+
 _READERS = {
     ".conll": read_conll,
     ".csv": read_csv,
-    ".json": read_json,
+    ".json": functools.wraps(read_json)(_read_document),
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
     ".tsv": functools.partial(read_csv, delimiter="\t", quoting=None),
@@ -77,7 +86,7 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
         path_or_name: a file that ends in .conll, .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
             "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train".
         columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
-            name.
+            name. A .json file in SQuAD's form is read by read_squad.
         **options: what the reader of this kind takes, such as quoting=False for read_csv. A .tsv file is read by
             read_csv with quoting=None.
 

@@ -12,7 +12,7 @@ from tfbert.sources.examples import Examples, from_iterable
 
 
 def split(
-    examples, fraction: float = 0.1, *, seed: int = 0, stratify: str | None = "label"
+    examples, fraction: float = 0.1, *, seed: int = 0, stratify: str | None = "label", group: str | None = None
 ) -> tuple[Examples, Examples]:
     """Holds out a fraction of the rows, the same rows for the same seed, each class in its share.
 
@@ -26,6 +26,8 @@ def split(
         seed: not negative (default 0).
         stratify: the field whose values are the classes (default "label"); a list of labels is one class for each set
             of labels. With None, with floats, or where a row has no such field, the rows are drawn from the whole.
+        group: a field whose equal values stay together, such as "context" for questions about the same text; groups are drawn in random
+            order until the share is held out, as near as whole groups allow, and `stratify` is not looked at. None: rows by themselves.
 
     Returns:
         (the rest, the held-out rows).
@@ -51,12 +53,36 @@ def split(
             "give more rows or another fraction"
         )
     generator = np.random.Generator(np.random.PCG64(seed))
+    if group is not None:
+        return _by_group(examples, total, group, generator)
     held_out = set()
     groups = _groups(examples, stratify)
     for group, number in zip(groups, _shares([len(group) for group in groups], total, generator)):
         held_out.update(group[index] for index in generator.permutation(len(group))[:number])
     rest = [index for index in range(len(examples)) if index not in held_out]
     return examples.select(rest), examples.select(sorted(held_out))
+
+
+def _by_group(examples: Examples, total: int, field: str, generator) -> tuple[Examples, Examples]:
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(examples):
+        if row.get(field) is None:
+            raise InputError(
+                f"{examples.where(index)}: no field {field!r}, by which rows are grouped; the row has {', '.join(map(repr, row))}"
+            )
+        groups.setdefault(repr(row[field]), []).append(index)
+    held_out: list[int] = []
+    members = list(groups.values())
+    for number in generator.permutation(len(members)):
+        grown = len(held_out) + len(members[number])
+        if abs(grown - total) < abs(len(held_out) - total):
+            held_out += members[number]
+    if not 0 < len(held_out) < len(examples):
+        raise InputError(
+            f"{examples.source}: {len(members)} groups by {field!r} are too few to hold some of them out; give more rows"
+        )
+    kept = set(held_out)
+    return examples.select(i for i in range(len(examples)) if i not in kept), examples.select(sorted(held_out))
 
 
 def _groups(examples: Examples, stratify: str | None) -> list[list[int]]:

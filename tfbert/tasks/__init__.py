@@ -8,12 +8,14 @@ from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
 from tfbert.tasks.multiple_choice import MultipleChoice
+from tfbert.tasks.question_answering import QuestionAnswering
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.sequence_classification import SequenceClassification
 from tfbert.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (SequenceClassification, TokenClassification, MultipleChoice, SentenceEmbedding)
+    task.name: task
+    for task in (SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, SentenceEmbedding)
 }
 
 

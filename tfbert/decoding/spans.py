@@ -1,0 +1,121 @@
+"""The answer of a question from the scores of the tokens of all its windows, as TensorFlow operations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfbert._compat import tf
+
+# What a span scores that is none: below any real logits, far above the least float32.
+_NEVER = -1e9
+# The greatest difference that is told; JSON has no word for infinite.
+_MOST = 1e6
+
+
+def best_spans(
+    start_logits,
+    end_logits,
+    allowed,
+    start,
+    end,
+    example,
+    count,
+    *,
+    n_best: int,
+    max_answer_length: int,
+    no_answer: bool,
+) -> dict:
+    """The best span of each example over all its windows, as the published script of question answering picks it.
+
+    In each window the `n_best` likeliest starts and ends make candidates: end not before start, at most `max_answer_length` tokens, both in
+    the context. A candidate scores the sum of its two logits; the best of all windows is the answer, of equal ones the earliest in window.
+    Its probability is a softmax over the n_best candidates of the example. "No answer" scores the sum of the logits of the first token,
+    [CLS], and of the windows the lowest counts (Devlin et al. 2019, section 4.3; run_qa.py of Hugging Face Transformers).
+
+    Args:
+        start_logits: float32 [R, T].
+        end_logits: float32 [R, T].
+        allowed: bool [R, T], the tokens of the context.
+        start: int32 [R, T], where each token begins in its context, in code points.
+        end: int32 [R, T], where it ends (exclusive).
+        example: int32 [R], ascending: the number of each window's example; every example has a window.
+        count: int32 scalar, the number of examples B.
+        n_best: candidates that are kept, of a window and of an example.
+        max_answer_length: the most tokens of an answer.
+        no_answer: whether "no answer" takes part in the softmax.
+
+    Returns:
+        start and end int32 [B] (0 where no candidate is), score float32 [B], the probability of the span; no_answer_score float32 [B], how
+        much "no answer" scores above the span, at most 1e6; null_probability float32 [B], 0 without `no_answer`.
+    """
+    width = tf.shape(start_logits)[1]
+    kept = tf.minimum(n_best, width)
+    first, first_at = tf.math.top_k(start_logits, kept)  # [R, n]
+    last, last_at = tf.math.top_k(end_logits, kept)
+    pair = first[:, :, tf.newaxis] + last[:, tf.newaxis, :]  # [R, n, n]
+    long = last_at[:, tf.newaxis, :] - first_at[:, :, tf.newaxis]
+    fits = (long >= 0) & (long < max_answer_length)
+    fits &= tf.gather(allowed, first_at, batch_dims=1)[:, :, tf.newaxis]
+    fits &= tf.gather(allowed, last_at, batch_dims=1)[:, tf.newaxis, :]
+    flat = tf.reshape(tf.where(fits, pair, _NEVER), tf.stack([-1, kept * kept]))  # [R, n * n]
+    scores, place = tf.math.top_k(flat, tf.minimum(n_best, kept * kept))  # [R, k]
+    begins = tf.gather(tf.gather(start, first_at, batch_dims=1), place // kept, batch_dims=1)
+    ends = tf.gather(tf.gather(end, last_at, batch_dims=1), place % kept, batch_dims=1)
+
+    # The candidates of an example's windows side by side, as many as the one with the most windows has.
+    windows = tf.math.bincount(example, minlength=count, maxlength=count)
+    scores, begins, ends = (_side_by_side(x, windows, fill) for x, fill in ((scores, _NEVER), (begins, 0), (ends, 0)))
+    top, order = tf.math.top_k(scores, tf.minimum(n_best, tf.shape(scores)[1]))  # [B, k]
+    found = top[:, 0] > _NEVER / 2
+    begin, stop = (tf.where(found, tf.gather(x, order[:, :1], batch_dims=1)[:, 0], 0) for x in (begins, ends))
+
+    null = tf.math.segment_min(start_logits[:, 0] + end_logits[:, 0], example)  # [B]
+    real = tf.where(top > _NEVER / 2, top, -np.inf)
+    if no_answer:
+        # The list holds n_best of all, "no answer" among them; where that is not one of the best, it is put behind them.
+        full = tf.shape(top)[1] >= n_best
+        pushed = full & (null > real[:, -1])
+        real = tf.concat([real[:, :-1], tf.where(pushed, -np.inf, real[:, -1])[:, tf.newaxis], null[:, tf.newaxis]], 1)
+    highest = tf.reduce_max(real, 1, keepdims=True)
+    share = tf.exp(real - tf.where(tf.math.is_finite(highest), highest, 0.0))
+    share = tf.math.divide_no_nan(share, tf.reduce_sum(share, 1, keepdims=True))
+    return {
+        "start": begin,
+        "end": stop,
+        "score": tf.where(found, share[:, 0], 0.0),
+        "no_answer_score": tf.clip_by_value(null - tf.where(found, top[:, 0], -_MOST), -_MOST, _MOST),
+        "null_probability": share[:, -1] if no_answer else tf.zeros_like(null),
+    }
+
+
+def _side_by_side(values, windows, fill):
+    """Values [R, k] of windows as [B, most windows * k]; `windows` int32 [B] are the rows of each example."""
+    rows = tf.RaggedTensor.from_row_lengths(values, windows, validate=False)
+    dense = rows.to_tensor(tf.cast(fill, values.dtype), shape=[None, None, None])  # [B, most, k]
+    width = tf.shape(values)[1] * tf.maximum(1, tf.shape(dense)[1])
+    return tf.reshape(
+        tf.pad(dense, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(dense)[1])], [0, 0]]), tf.stack([-1, width])
+    )
+
+
+def target_places(start: np.ndarray, end: np.ndarray, answer: tuple[int, int]) -> tuple[int, int] | None:
+    """The first and last of the tokens of a window that hold an answer, or None where it is not wholly in the window.
+
+    Tokens at [0, 3), [4, 8), [8, 9) and the answer [5, 9): the answer begins in token 1 and ends in token 2.
+
+    Args:
+        start: int [n], where the window's tokens of the context begin, ascending.
+        end: int [n], where they end.
+        answer: where the answer begins and ends in the context.
+
+    Example:
+        >>> target_places(np.array([0, 4, 8]), np.array([3, 8, 9]), (5, 9))
+        (1, 2)
+        >>> target_places(np.array([0, 4, 8]), np.array([3, 8, 9]), (8, 12)) is None
+        True
+    """
+    if not len(start) or start[0] > answer[0] or end[-1] < answer[1]:
+        return None
+    first = int(np.searchsorted(start, answer[0], side="right")) - 1
+    last = int(np.searchsorted(end, answer[1], side="left"))
+    return (first, last) if first <= last else None

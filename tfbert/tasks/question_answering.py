@@ -1,0 +1,232 @@
+"""Extractive question answering: the stretch of a text that answers a question, or that there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfbert import losses, metrics, models, tokenization
+from tfbert._compat import tf
+from tfbert.decoding.spans import best_spans, target_places
+from tfbert.decoding.substrings import substrings
+from tfbert.errors import InputError
+from tfbert.pipeline import Features, collect
+from tfbert.sources import Examples, questions
+from tfbert.tasks import fields
+from tfbert.tasks.base import Task
+from tfbert.tokenization import Rows
+
+LOST = 0.2  # the share of answers beyond which their loss is an error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionAnswering(Task):
+    """The answer to a question as a stretch of a context (SQuAD), with its place; or none, where the data has such questions.
+
+    An example is a dict with `question`, `context` and `answers`, a list of {"text", "start"} in code points, empty where there is no
+    answer (what `read_squad` gives); `weight` is optional. The context is cut into windows that overlap, each beside the question, so
+    it may be as long as it likes.
+
+    Args:
+        no_answer: whether a question may have no answer (SQuAD 2.0); None means: as the training data has it.
+        threshold: "no answer" is given where its score is more than this above the best answer's; None: tuned on validation data (0
+            before).
+        stride: pieces of the context that a window shares with the one before (default 128, or half of the room where rows are short).
+        max_question_length: pieces of a question; longer ones are an error in training and cut when served (default 64).
+        n_best: candidates kept of each window (default 20).
+        max_answer_length: pieces of an answer (default 30).
+        allow_lost_answers: train though more than a fifth of the answers fits in no window (default False).
+        max_length: tokens of a row, special tokens included (default 384).
+
+    Example:
+        >>> task = QuestionAnswering(no_answer=True)
+        >>> task.inputs, task.monitor
+        (('question', 'context'), 'f1')
+    """
+
+    name: ClassVar[str] = "question-answering"
+    head: ClassVar[str] = "question-answering"
+
+    max_length: int = dataclasses.field(default=384, metadata={"help": "tokens of a row, special tokens included"})
+    no_answer: bool | None = dataclasses.field(
+        default=None, metadata={"help": "questions may have no answer (default: as in the data)"}
+    )
+    threshold: float | None = dataclasses.field(
+        default=None, metadata={"help": "how far above the best answer 'no answer' must score (default: tuned)"}
+    )
+    stride: int = dataclasses.field(default=128, metadata={"help": "pieces that a window shares with the one before"})
+    max_question_length: int = dataclasses.field(default=64, metadata={"help": "pieces of a question"})
+    n_best: int = dataclasses.field(default=20, metadata={"help": "candidates kept of each window"})
+    max_answer_length: int = dataclasses.field(default=30, metadata={"help": "pieces of an answer"})
+    allow_lost_answers: bool = dataclasses.field(
+        default=False, metadata={"help": "train though more than a fifth of the answers fits in no window"}
+    )
+
+    def __post_init__(self):
+        for name, least in (("stride", 0), ("max_question_length", 1), ("n_best", 1), ("max_answer_length", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    # 1. examples -> features
+
+    def from_data(self, examples: Examples) -> QuestionAnswering:
+        if self.no_answer is not None:
+            return self
+        return dataclasses.replace(self, no_answer=any(not row["answers"] for row in questions(examples)))
+
+    def check(self, examples: Examples) -> None:
+        for i, row in enumerate(questions(examples)):
+            fields.weight(examples, i)
+            if not row["answers"] and not self.no_answer:
+                raise InputError(
+                    f"{examples.where(i)}: there is no answer; say no_answer=True if questions may have none, or drop the row"
+                )
+
+    def check_coverage(self, examples: Examples) -> None:
+        if self.no_answer and all(row["answers"] for row in questions(examples)):
+            raise InputError(
+                f"{examples.source}: every question has an answer, so no threshold for 'no answer' can be tuned; add rows without, or "
+                "accept it with allow_missing_labels (--allow-missing-labels)"
+            )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("question", "context")
+
+    def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
+        columns = {name: [fields.text(examples, i, name) for i in range(len(examples))] for name in self.inputs}
+        pieces = tokenization.RustPieces(tokenizer)
+        if targets:
+            self._check_lengths(pieces, examples, columns["question"])
+        found = collect(lambda texts: self.rows(pieces, texts), columns, padding=tokenization.padding(tokenizer))
+        features = Features(**found, alone=True)
+        return self._with_targets(features, questions(examples)) if targets else features
+
+    def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
+        room = self.max_length - pieces.template.specials(pair=True)
+        most = min(self.max_question_length, max(1, room // 2))
+        question = tokenization.keep(pieces.ids_and_offsets(texts["question"]).ids, most, "head")
+        context = pieces.ids_and_offsets(texts["context"])
+        stride = min(self.stride, max(0, (room - most) // 2))
+        return tokenization.windows(pieces.template, context, question, max_length=self.max_length, stride=stride)
+
+    def _check_lengths(self, pieces, examples: Examples, texts: list[str]) -> None:
+        room = self.max_length - pieces.template.specials(pair=True)
+        most = min(self.max_question_length, max(1, room // 2))
+        for i, length in enumerate(pieces.ids_and_offsets(texts).ids.row_lengths().numpy().tolist()):
+            if length > most:
+                raise InputError(
+                    f"{examples.where(i)}: the question has {length} tokens, more than the {most} that max_question_length "
+                    f"{self.max_question_length} and max_length {self.max_length} leave it; raise them or shorten the question"
+                )
+
+    def _with_targets(self, features: Features, examples: Examples) -> Features:
+        """Gives each window the places of the answer's first and last token, or 0, [CLS], where the answer is not wholly in it."""
+        (start, splits), (end, _), (piece, _) = (features.aligned[name] for name in ("start", "end", "piece"))
+        places = np.zeros((2, len(splits) - 1), np.int32)
+        weights = np.ones(len(splits) - 1, np.float32)
+        asked = lost = 0
+        for i, row in enumerate(examples):
+            windows = range(features.examples[i], features.examples[i + 1])
+            weights[windows.start : windows.stop] = fields.weight(examples, i)
+            if not row["answers"]:
+                continue
+            answer = row["answers"][0]
+            found = False
+            for r in windows:
+                inside = np.flatnonzero(piece[splits[r] : splits[r + 1]] >= 0)
+                at = splits[r] + inside
+                target = target_places(start[at], end[at], (answer["start"], answer["start"] + len(answer["text"])))
+                if target is not None:
+                    places[:, r] = inside[list(target)]
+                    found = True
+            asked, lost = asked + 1, lost + (not found)
+        if lost > LOST * asked and not self.allow_lost_answers:
+            raise InputError(
+                f"{examples.source}: {lost} of {asked} answers fit in no window of max_length {self.max_length} and would be learnt as 'no "
+                "answer'; raise max_length or stride, or accept it with allow_lost_answers (--allow-lost-answers)"
+            )
+        return dataclasses.replace(
+            features, targets={"start_logits": places[0], "end_logits": places[1]}, weights=weights
+        )
+
+    # 2. features -> outputs
+
+    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
+        model = models.as_keras(models.load(checkpoint, self.head, seed=seed, new_head=new_head))
+        return models.without_padding(model)
+
+    def loss(self):
+        return _half_crossentropy
+
+    # 3. outputs -> answers
+
+    def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+        start, end = (tf.cast(outputs[name], tf.float32) for name in ("start_logits", "end_logits"))
+        return best_spans(
+            start,
+            end,
+            rows.piece >= 0,
+            rows.start,
+            rows.end,
+            rows.example,
+            rows.count,
+            n_best=self.n_best,
+            max_answer_length=self.max_answer_length,
+            no_answer=bool(self.no_answer),
+        )
+
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+        start, end, score = inferred["start"], inferred["end"], inferred["score"]
+        if self.no_answer:
+            none = inferred["no_answer_score"] > np.float32(self.threshold or 0.0)
+            start, end = tf.where(none, 0, start), tf.where(none, 0, end)
+            score = tf.where(none, inferred["null_probability"], score)
+        return {
+            "answer": substrings(texts["context"], start, end),
+            "score": score,
+            "start": start,
+            "end": end,
+            "no_answer_score": inferred["no_answer_score"],
+        }
+
+    def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return {}
+
+    # 4. answers -> score
+
+    @property
+    def monitor(self) -> str:
+        return "f1"
+
+    def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
+        references, answers = self._answers(examples, inferred)
+        none = inferred["no_answer_score"] > np.float32(self.threshold or 0.0)
+        if self.no_answer:
+            answers = ["" if empty else answer for answer, empty in zip(answers, none, strict=True)]
+        return metrics.squad(references, answers)
+
+    def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        return {}
+
+    def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> QuestionAnswering:
+        if not self.no_answer or self.threshold is not None:
+            return self
+        references, answers = self._answers(examples, inferred)
+        return dataclasses.replace(
+            self, threshold=metrics.squad_threshold(references, answers, inferred["no_answer_score"])
+        )
+
+    def _answers(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> tuple[list[list[str]], list[str]]:
+        """The right answers of each question, and the best span of its context."""
+        spans = zip(inferred["start"].tolist(), inferred["end"].tolist(), strict=True)
+        answers = [row["context"][start:end] for row, (start, end) in zip(examples, spans, strict=True)]
+        return [[answer["text"] for answer in row["answers"]] for row in questions(examples)], answers
+
+
+def _half_crossentropy(places, logits):
+    """Half of the cross-entropy of one place, [R], among the tokens, [R, T]: start's and end's together are their mean."""
+    return 0.5 * losses.sparse_categorical_crossentropy(places, logits)
