@@ -79,7 +79,8 @@ def fine_tune(
         task: such as `SequenceClassification()`; fields left open are filled from the training data.
         checkpoint: a folder, a name on the Hugging Face hub, or "all-MiniLM-L6-v2" for the packaged one.
         train: examples to learn from: a reader's result, a list or any iterable of dicts.
-        validation: examples to choose the best epoch by; None holds out a tenth of `train`, stratified.
+        validation: examples to choose the best epoch by; None holds out a tenth of `train`: of each label, or whole contexts
+            for questions.
         directory: the folder to write, `saved_models/NAME`.
         test: examples to score at the very end; None scores the validation examples only.
         epochs: passes over the training examples (default 3).
@@ -351,7 +352,7 @@ def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Exam
     if len(train) == 0:
         raise InputError(f"{train.source} has no examples; training needs some")
     if validation is None:
-        train, validation = split(train, 0.1, seed=seed)
+        train, validation = split(train, 0.1, seed=seed, group=task.together)
     else:
         validation = from_iterable(validation, "validation")
     test = None if test is None else from_iterable(test, "test")

@@ -36,7 +36,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE|-",
         help=f"- (standard input) or .txt: every line is a text, blank ones too; or {reading.FORMATS}",
     )
-    reading.add_options(parser, columns=("text", "text_pair"))
+    reading.add_options(parser, columns=("text", "text_pair", "question", "context"))
     values = parser.parse(argv)
     if values.texts and values.input is not None:
         raise InputError("texts on the command line and --input are both given; use one of them")
@@ -65,7 +65,7 @@ def _model(directory: Path) -> tuple[tuple[str, ...], Callable[[list], list[dict
     return tuned.task.inputs, functools.partial(tfbert.predict, tuned.task, tuned.model, tuned.tokenizer)
 
 
-def _rows(arguments: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _rows(arguments: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[dict]:
     if arguments.input is not None and not _lines_of_text(arguments.input):
         return iter(reading.texts(reading.read_file(arguments.input, arguments), fields))
     if len(fields) > 1:

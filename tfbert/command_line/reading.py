@@ -5,19 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tfbert.command_line.arguments import names
+from tfbert.command_line.arguments import names, whole
 from tfbert.errors import InputError
 from tfbert.sources import Examples, read
 
-COLUMNS = ("text", "text_pair", "label", "weight")
-FORMATS = ".csv .tsv .jsonl .json .parquet .txt (.gz too), or tfds:NAME:SPLIT"
+COLUMNS = (
+    "text",
+    "text_pair",
+    "negative",
+    "label",
+    "weight",
+    "words",
+    "tags",
+    "spans",
+    "question",
+    "context",
+    "answers",
+)
+OPTIONS = ("delimiter", "quoting", "encoding", "header", "word_column", "tag_column")
+FORMATS = ".conll .csv .tsv .jsonl .json .parquet .txt (.gz too), or tfds:NAME:SPLIT"
 
 
 def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLUMNS) -> None:
     """Adds the options that say which column is which, and how a file is written."""
-    group = parser.add_argument_group(
-        "columns", "where a file names them otherwise than text, text_pair, label, weight"
-    )
+    group = parser.add_argument_group("columns", "where a file names them otherwise than the task does")
     for field in columns:
         group.add_argument(
             f"--{field.replace('_', '-')}",
@@ -37,12 +48,18 @@ def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLU
     group.add_argument(
         "--header", type=names, metavar="A,B,..", help="the columns' names, for a file without a header line"
     )
+    group.add_argument(
+        "--word-column", type=whole, metavar="N", help="of a .conll: which column is the word (default 0)"
+    )
+    group.add_argument(
+        "--tag-column", type=whole, metavar="N", help="of a .conll: which column is the tag (default -1, the last)"
+    )
 
 
 def read_file(path: str, arguments: argparse.Namespace) -> Examples:
     """Reads one data file as the options say; what the reader changed or found odd goes to stderr."""
     columns = {field: getattr(arguments, field, None) for field in COLUMNS}
-    options = {name: getattr(arguments, name) for name in ("delimiter", "quoting", "encoding", "header")}
+    options = {name: getattr(arguments, name) for name in OPTIONS}
     examples = read(
         path,
         columns={field: column for field, column in columns.items() if column is not None} or None,
@@ -53,11 +70,12 @@ def read_file(path: str, arguments: argparse.Namespace) -> Examples:
     return examples
 
 
-def texts(examples: Examples, fields: tuple[str, ...]) -> list[dict[str, str]]:
-    """The text fields of each row, and nothing else; a row that lacks one is an InputError with its place."""
+def texts(examples: Examples, fields: tuple[str, ...]) -> list[dict]:
+    """The text fields of each row (one text or a list of them each), and nothing else; a row that lacks one is an InputError."""
     for i, row in enumerate(examples):
         for field in fields:
-            if not isinstance(row.get(field), str):
+            value = row.get(field)
+            if not all(isinstance(text, str) for text in (value if isinstance(value, list) else [value])):
                 option = f"--{field.replace('_', '-')}"
                 have = ", ".join(map(repr, row)) or "no field"
                 raise InputError(

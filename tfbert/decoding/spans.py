@@ -48,8 +48,29 @@ def best_spans(
         start and end int32 [B] (0 where no candidate is), score float32 [B], the probability of the span; no_answer_score float32 [B], how
         much "no answer" scores above the span, at most 1e6; null_probability float32 [B], 0 without `no_answer`.
     """
-    width = tf.shape(start_logits)[1]
-    kept = tf.minimum(n_best, width)
+    scores, begins, ends = _of_windows(
+        start_logits, end_logits, allowed, start, end, n_best=n_best, max_answer_length=max_answer_length
+    )
+    # The candidates of an example's windows side by side, as many as the one with the most windows has.
+    windows = tf.math.bincount(example, minlength=count, maxlength=count)
+    scores, begins, ends = (_side_by_side(x, windows, fill) for x, fill in ((scores, _NEVER), (begins, 0), (ends, 0)))
+    top, order = tf.math.top_k(scores, tf.minimum(n_best, tf.shape(scores)[1]))  # [B, k]
+    found = top[:, 0] > _NEVER / 2
+    begin, stop = (tf.where(found, tf.gather(x, order[:, :1], batch_dims=1)[:, 0], 0) for x in (begins, ends))
+    null = tf.math.segment_min(start_logits[:, 0] + end_logits[:, 0], example)  # [B]
+    share = _probabilities(top, null, n_best=n_best, no_answer=no_answer)
+    return {
+        "start": begin,
+        "end": stop,
+        "score": tf.where(found, share[:, 0], 0.0),
+        "no_answer_score": tf.clip_by_value(null - tf.where(found, top[:, 0], -_MOST), -_MOST, _MOST),
+        "null_probability": share[:, -1] if no_answer else tf.zeros_like(null),
+    }
+
+
+def _of_windows(start_logits, end_logits, allowed, start, end, *, n_best: int, max_answer_length: int) -> tuple:
+    """The best candidates of each window: scores float32, begins and ends int32, all [R, k]; what is none scores _NEVER."""
+    kept = tf.minimum(n_best, tf.shape(start_logits)[1])
     first, first_at = tf.math.top_k(start_logits, kept)  # [R, n]
     last, last_at = tf.math.top_k(end_logits, kept)
     pair = first[:, :, tf.newaxis] + last[:, tf.newaxis, :]  # [R, n, n]
@@ -61,31 +82,19 @@ def best_spans(
     scores, place = tf.math.top_k(flat, tf.minimum(n_best, kept * kept))  # [R, k]
     begins = tf.gather(tf.gather(start, first_at, batch_dims=1), place // kept, batch_dims=1)
     ends = tf.gather(tf.gather(end, last_at, batch_dims=1), place % kept, batch_dims=1)
+    return scores, begins, ends
 
-    # The candidates of an example's windows side by side, as many as the one with the most windows has.
-    windows = tf.math.bincount(example, minlength=count, maxlength=count)
-    scores, begins, ends = (_side_by_side(x, windows, fill) for x, fill in ((scores, _NEVER), (begins, 0), (ends, 0)))
-    top, order = tf.math.top_k(scores, tf.minimum(n_best, tf.shape(scores)[1]))  # [B, k]
-    found = top[:, 0] > _NEVER / 2
-    begin, stop = (tf.where(found, tf.gather(x, order[:, :1], batch_dims=1)[:, 0], 0) for x in (begins, ends))
 
-    null = tf.math.segment_min(start_logits[:, 0] + end_logits[:, 0], example)  # [B]
+def _probabilities(top, null, *, n_best: int, no_answer: bool):
+    """The softmax over the best candidates [B, k], and "no answer" [B] behind them where it takes part."""
     real = tf.where(top > _NEVER / 2, top, -np.inf)
     if no_answer:
         # The list holds n_best of all, "no answer" among them; where that is not one of the best, it is put behind them.
-        full = tf.shape(top)[1] >= n_best
-        pushed = full & (null > real[:, -1])
+        pushed = (tf.shape(top)[1] >= n_best) & (null > real[:, -1])
         real = tf.concat([real[:, :-1], tf.where(pushed, -np.inf, real[:, -1])[:, tf.newaxis], null[:, tf.newaxis]], 1)
     highest = tf.reduce_max(real, 1, keepdims=True)
     share = tf.exp(real - tf.where(tf.math.is_finite(highest), highest, 0.0))
-    share = tf.math.divide_no_nan(share, tf.reduce_sum(share, 1, keepdims=True))
-    return {
-        "start": begin,
-        "end": stop,
-        "score": tf.where(found, share[:, 0], 0.0),
-        "no_answer_score": tf.clip_by_value(null - tf.where(found, top[:, 0], -_MOST), -_MOST, _MOST),
-        "null_probability": share[:, -1] if no_answer else tf.zeros_like(null),
-    }
+    return tf.math.divide_no_nan(share, tf.reduce_sum(share, 1, keepdims=True))
 
 
 def _side_by_side(values, windows, fill):

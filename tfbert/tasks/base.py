@@ -29,7 +29,8 @@ class Task(abc.ABC):
     """
 
     name: ClassVar[str]  # on the command line and in task.json
-    head: ClassVar[str]  # the head of `tfbert.models.load`
+    head: ClassVar[str | None]  # the head of `tfbert.models.load`
+    together: ClassVar[str | None] = None  # the field whose equal values must not be parted when rows are held out
     max_length: int = dataclasses.field(default=128, metadata={"help": "tokens of an input, special tokens included"})
 
     # 1. examples -> features

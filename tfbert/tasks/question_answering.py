@@ -49,6 +49,7 @@ class QuestionAnswering(Task):
 
     name: ClassVar[str] = "question-answering"
     head: ClassVar[str] = "question-answering"
+    together: ClassVar[str] = "context"
 
     max_length: int = dataclasses.field(default=384, metadata={"help": "tokens of a row, special tokens included"})
     no_answer: bool | None = dataclasses.field(
