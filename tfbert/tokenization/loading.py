@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import tokenizers
@@ -68,7 +70,7 @@ def _load(folder: Path):
     if file.name == "tokenizer.json":
         _check_json(file)
     try:
-        with no_panic(str(file)):
+        with no_panic(str(file)), _quiet():
             if configured:
                 return transformers.AutoTokenizer.from_pretrained(
                     folder, use_fast=True, trust_remote_code=False, local_files_only=True, **options
@@ -93,6 +95,18 @@ def _load(folder: Path):
         raise InputError(
             f"{place}: the tokenizer cannot be loaded ({reason}); restore its files or save it again"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Transformers from warning, of every large vocabulary in a local folder, that it has a wrong pattern of Mistral's."""
+    logging = transformers.utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _blame(folder: Path, file: Path, error: Exception) -> tuple[Path, str]:
