@@ -91,3 +91,14 @@ def test_json_is_written_in_one_piece_and_read_with_its_name_in_errors(tmp_path)
     with pytest.raises(InputError, match=r"b\.json is not valid JSON"):
         files.read_json(tmp_path / "b.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
+
+
+def test_a_run_that_fails_leaves_no_folder_behind(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "mine" / "a" / "b" / "run"):
+        assert (tmp_path / "mine" / "a" / "b").is_dir()
+        raise ZeroDivisionError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    with files.locked(tmp_path / "c" / "run"):
+        (tmp_path / "c" / "run").mkdir()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "c", tmp_path / "c" / "run", tmp_path / "mine"]

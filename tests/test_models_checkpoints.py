@@ -129,7 +129,7 @@ def test_an_index_cannot_lead_out_by_a_link_or_disagree_with_its_files(tmp_path)
     ("file", "message"),
     [
         ("pytorch_model.bin", "is a pickle, which can run code"),
-        ("tf_model.h5", "is HDF5"),
+        ("tf_model.h5", "is not a whole HDF5 file"),
         ("x.txt", "has no model.safe"),
     ],
 )

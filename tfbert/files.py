@@ -203,6 +203,7 @@ def locked(directory: str | Path) -> Iterator[None]:
         tfbert.errors.InputError: ... is in use by another run; wait for it or choose another output folder
     """
     lock = Path(directory).parent / f".{Path(directory).name}.lock"
+    made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
     with told(directory):
         lock.parent.mkdir(parents=True, exist_ok=True)
     file = _locked_file(lock, directory)
@@ -211,6 +212,9 @@ def locked(directory: str | Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         file.close()
+        with contextlib.suppress(OSError):  # of a run that failed, folders that are empty still go again
+            for folder in made:
+                folder.rmdir()
 
 
 def _locked_file(lock: Path, directory: str | Path):

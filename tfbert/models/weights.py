@@ -1,4 +1,4 @@
-"""Weight files of a checkpoint folder: safetensors, whole or in shards, read without running anything they say."""
+"""Weight files of a checkpoint folder: safetensors, whole or in shards, or HDF5, read without running anything they say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from tfbert._compat import transformers
 from tfbert.errors import InputError
 from tfbert.files import read_json
+from tfbert.models import hdf5
 from tfbert.models.families import Family
 
 WHOLE = "model.safetensors"
@@ -23,12 +25,21 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where one tensor lies: its file, its name there, and its shape; `float` says whether it holds floating-point numbers."""
+    """Where one tensor lies: its file, its name there, and its shape in PyTorch's order.
+
+    Args:
+        file: the file.
+        name: its name in the file.
+        shape: its shape, as PyTorch has it.
+        float: whether it holds floating-point numbers.
+        turn: how Keras' matrix is turned to PyTorch's, in an HDF5 file; None in safetensors.
+    """
 
     file: Path
     name: str
     shape: tuple[int, ...]
     float: bool
+    turn: Any = None
 
 
 def list_weights(folder: Path, family: Family) -> dict[str, Tensor]:
@@ -49,6 +60,8 @@ def list_weights(folder: Path, family: Family) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for file in _files(folder):
+        if file.name == hdf5.NAME:
+            return _list_hdf5(file, family)
         with _opened(file) as opened:
             if (opened.metadata() or {}).get("format", "pt") == "tf":
                 raise InputError(
@@ -64,6 +77,17 @@ def list_weights(folder: Path, family: Family) -> dict[str, Tensor]:
                 found[plain] = Tensor(file, name, tuple(tensor.get_shape()), tensor.get_dtype() in FLOATS)
     if not found:
         raise InputError(f"{folder / WHOLE} holds no tensor; restore the file from its source")
+    return found
+
+
+def _list_hdf5(file: Path, family: Family) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    with hdf5.opened(file) as source:
+        for keras_name, path, dataset in hdf5.datasets(source, file):
+            names = transformers.modeling_tf_pytorch_utils
+            name, turn = names.convert_tf_weight_name_to_pt_weight_name(keras_name, tf_weight_shape=dataset.shape)
+            shape = turned(np.broadcast_to(np.zeros((), np.bool_), dataset.shape), turn, to_tf=False).shape
+            found[canonical(name, family)] = Tensor(file, path, tuple(shape), dataset.dtype.kind == "f", turn)
     return found
 
 
@@ -89,17 +113,21 @@ def read_weights(tensors: dict[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]
         The name and the values, float32 of the tensor's shape; float16 and bfloat16 are widened exactly.
     """
     for file in dict.fromkeys(tensor.file for tensor in tensors.values()):
-        with _opened(file) as opened:
+        packed = file.name == hdf5.NAME
+        with hdf5.opened(file) if packed else _opened(file) as opened:
             for name, tensor in tensors.items():
                 if tensor.file != file:
                     continue
                 if not tensor.float:
-                    kind = opened.get_slice(tensor.name).get_dtype()
+                    kind = opened[tensor.name].dtype if packed else opened.get_slice(tensor.name).get_dtype()
                     raise InputError(
                         f"{file}: tensor {tensor.name} has the type {kind}; tfbert reads {', '.join(FLOATS)}"
                     )
+                raw = hdf5.values(opened, tensor.name) if packed else opened.get_tensor(tensor.name)
                 with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused below
-                    values = np.asarray(opened.get_tensor(tensor.name)).astype(np.float32)
+                    values = np.asarray(raw).astype(np.float32)
+                if packed:
+                    values = turned(values, tensor.turn, to_tf=False)
                 if not np.isfinite(values).all():
                     bad = int(values.size - np.isfinite(values).sum())
                     raise InputError(
@@ -141,23 +169,20 @@ def _opened(file: Path) -> Iterator:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files that hold the weights: the whole one, else those of the index."""
+    """The files that hold the weights: the whole one, else those of the index, else Keras' HDF5."""
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if (folder / INDEX).is_file():
         return _shards(folder)
+    if (folder / hdf5.NAME).is_file():
+        return [folder / hdf5.NAME]
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pkl", ".pt", ".pth", ".ckpt"))
     if pickles:
         raise InputError(
             f"{folder / pickles[0]} is a pickle, which can run code when it is read; convert it to safetensors where you trust it: "
             "AutoModel.from_pretrained(folder).save_pretrained(folder) in PyTorch Transformers"
         )
-    if (folder / "tf_model.h5").is_file():
-        raise InputError(
-            f"{folder / 'tf_model.h5'} is HDF5, which can lead out of its folder; convert it to safetensors where you trust it: "
-            "AutoModel.from_pretrained(folder, from_tf=True).save_pretrained(folder) in PyTorch Transformers 4"
-        )
-    raise InputError(f"{folder} has no {WHOLE} and no {INDEX}; choose a checkpoint that has one")
+    raise InputError(f"{folder} has no {WHOLE}, no {INDEX} and no {hdf5.NAME}; choose a checkpoint that has one")
 
 
 def _shards(folder: Path) -> list[Path]:
