@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,20 @@ def test_windows_beside_a_fixed_text_are_those_of_hugging_face(tokenizer, max_le
     assert dense(rows, "token_type_ids") == expected["token_type_ids"]
 
 
+@pytest.mark.parametrize("max_length", [3, 4, 7, 16])
+def test_every_length_and_stride_is_cut_as_hugging_face_does(tokenizer, max_length):
+    given = [" ".join(WORDS[k % len(WORDS)] for k in range(length)) for length in range(20)]
+    pieces = tokenization.RustPieces(tokenizer)
+    found = pieces.ids_and_offsets(given)
+    for stride in range(max_length - 2):
+        expected = tokenizer(
+            given, truncation="only_first", max_length=max_length, stride=stride, return_overflowing_tokens=True
+        )
+        rows = tokenization.windows(pieces.template, found, max_length=max_length, stride=stride)
+        assert rows.example.numpy().tolist() == expected["overflow_to_sample_mapping"]
+        assert dense(rows, "input_ids") == expected["input_ids"]
+
+
 def test_each_piece_is_owned_once_where_it_stands_farthest_from_the_ends(tokenizer):
     given = [*texts(50, 4), *HARD_TEXTS]
     pieces = tokenization.RustPieces(tokenizer)
@@ -81,18 +97,15 @@ def test_each_piece_is_owned_once_where_it_stands_farthest_from_the_ends(tokeniz
         np.testing.assert_array_equal(tf.boolean_mask(rows.ids["input_ids"], rows.owned), found.ids.values)
         piece, owned, example = rows.piece.numpy(), rows.owned.numpy(), rows.example.numpy()
         best: dict[tuple[int, int], int] = {}
+        mine: dict[tuple[int, int], int] = {}
         for row, number in enumerate(example):
-            there = piece[row][piece[row] >= 0]
-            for left, k in enumerate(there):
-                best[number, k] = max(best.get((number, k), 0), min(left, len(there) - 1 - left))
-        for row, number in enumerate(example):
-            there, own = piece[row][piece[row] >= 0], owned[row][piece[row] >= 0]
-            windows = (example == number).sum()
-            if windows > 1 and row != np.flatnonzero(example == number)[-1]:  # the last window may be short
-                for left in np.flatnonzero(own):
-                    context = min(left, len(there) - 1 - left)
-                    first = row == np.flatnonzero(example == number)[0]
-                    assert context >= best[number, there[left]] - (0 if not first else len(there))
+            places = np.flatnonzero(piece[row] >= 0)
+            for left, place in enumerate(places):
+                key, context = (number, piece[row, place]), min(left, len(places) - 1 - left)
+                best[key] = max(best.get(key, 0), context)
+                if owned[row, place]:
+                    mine[key] = context
+        assert mine == best
 
 
 @pytest.mark.parametrize("max_length, stride", [(8, 2), (16, 0), (40, 13)])
@@ -133,6 +146,16 @@ def test_a_text_without_pieces_is_a_row_of_special_tokens(tokenizer):
     assert rows.piece.numpy().tolist() == [[-1, -1, -1], [-1, 0, -1]]
 
 
+def test_a_fixed_text_that_leaves_less_room_than_the_stride_makes_the_overlap_one_less_than_the_room(tokenizer):
+    pieces = tokenization.RustPieces(tokenizer)
+    fixed = pieces.ids_and_offsets(["good bad fine", ""]).ids  # of max_length 8, they leave a room of 2 and of 5
+    sliding = pieces.ids_and_offsets(["film plot actor scene", "film plot actor scene boring lovely"])
+    rows = tokenization.windows(pieces.template, sliding, fixed, max_length=8, stride=3)
+    windows = [[k for k in row if k >= 0] for row in rows.piece.numpy().tolist()]
+    assert windows == [[0, 1], [1, 2], [2, 3], [0, 1, 2, 3, 4], [2, 3, 4, 5]]
+    assert rows.example.numpy().tolist() == [0, 0, 0, 1, 1]
+
+
 def test_a_stride_as_long_as_the_room_is_told(tokenizer):
     pieces = tokenization.RustPieces(tokenizer)
     with pytest.raises(
@@ -167,12 +190,41 @@ def test_the_tail_of_a_pair_is_cut_to_the_lengths_of_longest_first(tokenizer):
         assert tail["input_ids"][row].numpy()[1 : len(expected) + 1].tolist() == expected
 
 
-@pytest.mark.data
-def test_rust_and_graph_give_the_same_pieces_of_real_lines(data):
-    tokenizer = tokenization.load_tokenizer(data / "tokenizers" / "bert-base-cased")
-    lines = sorted((data / "wikitext2").rglob("*valid*"))[0].read_text("utf-8").split("\n")[:500]
-    one = tokenization.RustPieces(tokenizer).ids_and_offsets(lines)
-    other = tokenization.graph_tokenizer(tokenizer).ids_and_offsets(tf.constant(lines))
+def same(one: tokenization.Pieces, other: tokenization.Pieces) -> None:
     for name in tokenization.Pieces._fields:
         np.testing.assert_array_equal(getattr(one, name).values, getattr(other, name).values)
         np.testing.assert_array_equal(getattr(one, name).row_splits, getattr(other, name).row_splits)
+
+
+def test_rust_and_graph_give_the_same_pieces_of_hard_texts_and_of_bytes_that_are_no_text(tokenizer, graph):
+    pieces = tokenization.RustPieces(tokenizer)
+    same(pieces.ids_and_offsets(HARD_TEXTS), graph.ids_and_offsets(tf.constant(HARD_TEXTS)))
+    rng = np.random.default_rng(8)
+    alphabet = np.frombuffer(b" ab\x80\x9f\xa0\xbf\xc3\xe2\xed\xf0\xf4\xff", np.uint8)
+    broken = tf.constant(
+        [b"\xf0\x9f\x98 x", b"a\xed\xa0\x80b", *(rng.choice(alphabet, 12).tobytes() for _ in range(500))]
+    )
+    same(pieces.ids_and_offsets(broken), graph.ids_and_offsets(broken))
+
+
+def test_more_texts_than_are_encoded_at_a_time_keep_their_order(tokenizer):
+    given = texts(2500, 9, most=4)
+    found = tokenization.RustPieces(tokenizer).ids_and_offsets(given)
+    expected = tokenizer(given, add_special_tokens=False, return_offsets_mapping=True)
+    assert found.ids.to_list() == expected["input_ids"]
+    offsets = [list(zip(*row)) for row in zip(found.start.to_list(), found.end.to_list())]
+    assert offsets == expected["offset_mapping"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["bert-base-uncased", "bert-base-multilingual-cased"])
+def test_rust_and_graph_give_the_same_pieces_of_real_lines(data, name):
+    lines = (data / "wikitext2" / "valid.txt").read_text("utf-8").split("\n")[:1000]
+    for file in sorted((data / "xquad").glob("*.json")):
+        for article in json.loads(file.read_text("utf-8"))["data"][:12]:
+            for paragraph in article["paragraphs"]:
+                lines += [paragraph["context"], *(row["question"] for row in paragraph["qas"])]
+    assert len(lines) > 3000
+    tokenizer = tokenization.load_tokenizer(data / "tokenizers" / name)
+    graph = tokenization.graph_tokenizer(tokenizer)
+    same(tokenization.RustPieces(tokenizer).ids_and_offsets(lines), graph.ids_and_offsets(tf.constant(lines)))

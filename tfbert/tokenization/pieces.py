@@ -13,6 +13,9 @@ from tfbert.tokenization.encoding import clean, no_panic
 from tfbert.tokenization.rows import Pieces
 from tfbert.tokenization.template import Template, template_of
 
+# The Rust encodings weigh far more than what is taken from them: a few at a time, also where a caller has all texts of a data set.
+_CHUNK = 1024
+
 
 class RustPieces:
     """A training tokenizer in the form of the graph's: `template` and `ids_and_offsets`, which give what those of `WordPieceGraph` give.
@@ -36,28 +39,43 @@ class RustPieces:
 
     @functools.cached_property
     def template(self) -> Template:
+        """Where this tokenizer puts its special tokens."""
         return template_of(self._backend, self._pad_id)
 
     def ids_and_offsets(self, texts: Sequence[str]) -> Pieces:
         """The pieces of each text, without special tokens and never cut.
 
         Args:
-            texts: B strings, or a string tensor [B].
+            texts: B strings, or a string tensor [B] (bytes that are not UTF-8 are read as U+FFFD, as the graph reads them).
 
         Returns:
             Pieces: ids, start, end and word, ragged int32 [B, (n)].
+
+        Raises:
+            InputError: the Rust code breaks on a text; names the rows.
         """
         if isinstance(texts, tf.Tensor):
             texts = [text.decode("utf-8", "replace") for text in texts.numpy()]
         self._backend.encode_special_tokens = True  # "[SEP]" in a text is text
-        with no_panic("a text"):
-            encodings = self._backend.encode_batch([clean(text) for text in texts], add_special_tokens=False)
-        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-        splits = np.concatenate([[0], np.cumsum(lengths)])
-        flat = np.empty((4, splits[-1]), np.int32)
-        for encoding, first, last in zip(encodings, splits[:-1], splits[1:], strict=True):
-            if first < last:
-                flat[0, first:last] = encoding.ids
-                flat[1:3, first:last] = np.asarray(encoding.offsets, np.int32).T
-                flat[3, first:last] = encoding.word_ids
+        lengths, parts = [np.zeros(0, np.int64)], [np.zeros((4, 0), np.int32)]
+        for first in range(0, len(texts), _CHUNK):
+            chunk = [clean(text) for text in texts[first : first + _CHUNK]]
+            with no_panic(f"rows {first} to {first + len(chunk) - 1}"):
+                encodings = self._backend.encode_batch(chunk, add_special_tokens=False)
+            lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
+            parts.append(_flat(encodings, lengths[-1]))
+        splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        flat = np.concatenate(parts, 1)
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
+
+
+def _flat(encodings, lengths: np.ndarray) -> np.ndarray:
+    """The fields of Pieces of all encodings, one after the other: int32 [4, N]."""
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.empty((4, splits[-1]), np.int32)
+    for encoding, first, last in zip(encodings, splits[:-1], splits[1:], strict=True):
+        if first < last:
+            flat[0, first:last] = encoding.ids
+            flat[1:3, first:last] = np.asarray(encoding.offsets, np.int32).T
+            flat[3, first:last] = encoding.word_ids
+    return flat
