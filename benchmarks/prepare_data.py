@@ -3,7 +3,7 @@
     python benchmarks/prepare_data.py ../shared/data build/data
 
 Each source is a folder as downloaded: sentiment_mr (rt-polarity.pos/.neg), banking77, clinc150 (data_full.json), goemotions, stsb,
-snli_dev (snli_1.0_dev.jsonl.gz) and movie_reviews (movie_reviews.zip). What is absent is left out and said.
+snli_dev (snli_1.0_dev.jsonl.gz), movie_reviews (movie_reviews.zip) and wnut17. What is absent is left out and said.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gzip
 import json
 import random
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -104,6 +105,15 @@ def movie_reviews(source: Path) -> dict[str, tuple]:
     return {"train": (("text", "label"), train), "test": (("text", "label"), test)}
 
 
+def copy_wnut17(source: Path, target: Path) -> None:
+    """Its files are in columns already; only their names differ."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = {"train": "wnut17train.conll", "validation": "emerging.dev.conll", "test": "emerging.test.annotated"}
+    for part, name in names.items():
+        shutil.copyfile(source / name, target / f"{part}.conll")
+        print(f"wnut17/{part}.conll")
+
+
 SETS = {
     "sentiment_mr": sentiment_mr,
     "banking77": banking77,
@@ -112,6 +122,7 @@ SETS = {
     "stsb": stsb,
     "snli_dev": snli,
     "movie_reviews": movie_reviews,
+    "wnut17": None,
 }
 
 
@@ -123,6 +134,9 @@ def main() -> None:
     for name, prepare in SETS.items():
         if not (options.source / name).is_dir():
             print(f"{name}: not in {options.source}, left out", file=sys.stderr)
+            continue
+        if name == "wnut17":
+            copy_wnut17(options.source / name, options.target / name)
             continue
         for part, (names, rows) in prepare(options.source / name).items():
             print(f"{name}/{part}.csv: {write(options.target / name / f'{part}.csv', names, rows):,} rows")

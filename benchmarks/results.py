@@ -13,33 +13,33 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Options of each row beside its files; what is not said is the default of `tfbert fine-tune`.
+# Task and options of each row beside its files; what is not said is the default of `tfbert fine-tune`. A row may go on from an earlier one.
+CLASSIFICATION = "sequence-classification"
 RUNS = {
-    "sentiment_mr": "--epochs 1 --learning-rate 1e-4 --max-length 64",
-    "banking77": "--epochs 5 --batch-size 64 --learning-rate 5e-4 --max-length 64",
-    "clinc150": "--epochs 3 --batch-size 64 --learning-rate 5e-4 --max-length 32",
-    "goemotions": "--kind multi --dropout 0 --epochs 1 --batch-size 64 --learning-rate 3e-4 --max-length 32",
-    "stsb": "--kind regression --dropout 0 --epochs 3 --batch-size 16 --learning-rate 1e-4 --max-length 96",
-    "snli_dev": "--epochs 1 --learning-rate 1e-4 --max-length 64",
-    "movie_reviews": "--epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 256",
+    "sentiment_mr": f"{CLASSIFICATION} --epochs 1 --learning-rate 1e-4 --max-length 64",
+    "banking77": f"{CLASSIFICATION} --epochs 5 --batch-size 64 --learning-rate 5e-4 --max-length 64",
+    "clinc150": f"{CLASSIFICATION} --epochs 3 --batch-size 64 --learning-rate 5e-4 --max-length 32",
+    "goemotions": f"{CLASSIFICATION} --kind multi --epochs 1 --learning-rate 3e-4 --max-length 32",
+    "snli_dev": f"{CLASSIFICATION} --epochs 1 --learning-rate 1e-4 --max-length 64",
+    "stsb": f"{CLASSIFICATION} --kind regression --checkpoint saved_models/snli_dev/checkpoint --new-head --dropout 0 --epochs 3 "
+    "--batch-size 16 --learning-rate 1e-4 --max-length 96",
+    "movie_reviews": f"{CLASSIFICATION} --epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 256",
+    "wnut17": "token-classification --epochs 3 --batch-size 16 --learning-rate 2e-4 --max-length 96",
 }
-SCORES = {"goemotions": ("f1_macro", "f1_micro"), "stsb": ("spearman", "pearson")}
+SCORES = {
+    "goemotions": ("f1_macro", "f1_micro", "roc_auc"),
+    "stsb": ("spearman", "pearson"),
+    "wnut17": ("f1", "precision", "recall"),
+}
 
 
 def command(name: str, data: Path) -> list[str]:
-    folder = data / name
-    files = ["--train", str(folder / "train.csv"), "--test", str(folder / "test.csv")]
-    if (folder / "validation.csv").is_file():
-        files += ["--validation", str(folder / "validation.csv")]
-    return [
-        "tfbert",
-        "fine-tune",
-        "sequence-classification",
-        *files,
-        "--output",
-        f"saved_models/{name}",
-        *RUNS[name].split(),
-    ]
+    folder, (task, *options) = data / name, RUNS[name].split()
+    suffix = ".conll" if (folder / "train.conll").is_file() else ".csv"
+    files = ["--train", str(folder / f"train{suffix}"), "--test", str(folder / f"test{suffix}")]
+    if (folder / f"validation{suffix}").is_file():
+        files += ["--validation", str(folder / f"validation{suffix}")]
+    return ["tfbert", "fine-tune", task, *files, "--output", f"saved_models/{name}", *options]
 
 
 def row(name: str, data: Path) -> str | None:

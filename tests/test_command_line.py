@@ -95,9 +95,9 @@ def test_help_of_a_task_has_an_option_for_each_setting_and_field():
         (["finetune"], "no command 'finetune'; the commands are fine-tune, evaluate, predict, export, inspect, doctor. "
                        "Did you mean 'fine-tune'?"),
         (["--verson"], "no option '--verson'. Did you mean '--version'? `tfbert --help` lists them"),
-        (["fine-tune"], "the task comes first: tfbert fine-tune TASK --train FILE ...; the tasks are sequence-classification; "
+        (["fine-tune"], "the task comes first: tfbert fine-tune TASK --train FILE ...; the tasks are " + ", ".join(TASKS) + "; "
                         "`tfbert fine-tune --help` explains the arguments"),
-        (["fine-tune", "sequence-clasification"], "no task 'sequence-clasification'; the tasks are sequence-classification. "
+        (["fine-tune", "sequence-clasification"], "no task 'sequence-clasification'; the tasks are " + ", ".join(TASKS) + ". "
                                                   "Did you mean 'sequence-classification'?"),
         (["fine-tune", "sequence-classification", "--train", "x.csv", "--output", "y", "--epoch", "3"],
          "no option '--epoch'. Did you mean '--epochs'? `tfbert fine-tune sequence-classification --help` lists them"),

@@ -102,6 +102,10 @@ CASES = {
         tasks.SequenceClassification(max_length=8, long_text="windows", stride=2),
         without_pair(rows(48, lambda i, good: "good" if good else "bad")),
     ),
+    "symmetric pairs": (
+        tasks.SequenceClassification(max_length=32, kind="regression", symmetric=True),
+        rows(48, lambda i, good: 2.5 * good + 0.01 * i),
+    ),
     "head+tail of pairs": (
         tasks.SequenceClassification(max_length=10, long_text="head+tail"),
         rows(48, lambda i, good: "good" if good else "bad"),
@@ -272,3 +276,20 @@ def test_a_row_without_its_text_or_label_is_told_by_place(case):
     broken[2] |= dict.fromkeys({"label", "tags", "spans", "answers"} & set(broken[2]), {"no": "such label"})
     with pytest.raises(InputError, match="row 3 of made.csv"):
         case.task.check(from_iterable(broken, "made.csv"))
+
+
+def test_a_symmetric_task_does_not_mind_the_order_of_a_pair(tiny):
+    task, examples = CASES["symmetric pairs"]
+    task = task.from_data(from_iterable(examples))
+    model, tokenizer = task.build(tiny, seed=1), tokenization.load_tokenizer(tiny)
+    plain = dataclasses.replace(task, symmetric=False)
+    bare = plain.build(tiny, seed=1)
+    pairs = [("a good film", "very dull"), ("the plot", "the actor was great"), ("it", "")]
+    swapped = [pair[::-1] for pair in pairs]
+    scores, turned = ([row["score"] for row in predict(task, model, tokenizer, rows)] for rows in (pairs, swapped))
+    np.testing.assert_allclose(scores, turned, atol=1e-6)
+    one, other = ([row["score"] for row in predict(plain, bare, tokenizer, rows)] for rows in (pairs, swapped))
+    np.testing.assert_allclose(scores, (np.array(one) + other) / 2, atol=1e-6)
+    assert np.abs(np.array(one) - other).max() > 1e-4
+    with pytest.raises(InputError, match="symmetric is for pairs, but the examples have no text_pair"):
+        dataclasses.replace(task, pair=False).check(from_iterable(without_pair(examples)))

@@ -10,6 +10,8 @@ outputs' dtype before any loss sees them.
 
 from __future__ import annotations
 
+import math
+
 from tfbert._compat import tf
 from tfbert.errors import InputError
 
@@ -72,6 +74,18 @@ def binary_crossentropy(labels, logits, *, label_smoothing: float = 0.0):
     logits = tf.cast(logits, tf.float32)
     labels = tf.cast(labels, tf.float32) * (1.0 - label_smoothing) + 0.5 * label_smoothing
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=-1)
+
+
+def log_odds(count: int, rows: int) -> float:
+    """The logit of a label that `count` of `rows` rows have, at which its binary cross-entropy is least.
+
+    Half a row is added to both sides, as a logit is finite.
+
+    Example:
+        >>> log_odds(1, 4), log_odds(0, 4)
+        (-0.847298, -2.197225)
+    """
+    return round(math.log((count + 0.5) / (rows - count + 0.5)), 6)
 
 
 def mean_squared_error(labels, predictions):

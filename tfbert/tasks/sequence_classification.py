@@ -51,8 +51,10 @@ class SequenceClassification(Task):
             "tail" its end, "head+tail" a quarter from the beginning and the rest from the end (128 + 382 of 512; Sun et al. 2019, "How
             to Fine-Tune BERT for Text Classification?", section 5.3.1). "windows" cuts it into as many rows as it needs, computes each,
             and pools their logits; of a pair `text_pair` is cut into windows, each beside the head of `text`.
+        symmetric: for pairs whose order means nothing (similarity, paraphrase): both orders are computed, in training and after it, and
+            their logits pooled. It costs twice the time (default False).
         stride: "windows": tokens that a window shares with the one before (default 0).
-        pooling: "windows": "mean" or "max" of the logits over an example's windows (default "mean").
+        pooling: "mean" or "max" of the logits over the rows of an example, windows or orders (default "mean").
 
     Example:
         >>> task = SequenceClassification(labels=("ham", "spam"))
@@ -84,8 +86,7 @@ class SequenceClassification(Task):
         default=0.0, metadata={"help": "share of the target spread over all labels"}
     )
     dropout: float | None = dataclasses.field(
-        default=None,
-        metadata={"help": "dropout rate while training (default: the checkpoint's)"},
+        default=None, metadata={"help": "dropout rate while training (default: the checkpoint's)"}
     )
     head_bias: tuple[float, ...] = dataclasses.field(
         default=(), metadata={"help": "what a new head's biases begin at (default: the labels' mean or log-odds)"}
@@ -98,17 +99,24 @@ class SequenceClassification(Task):
         default="head",
         metadata={"help": "of a text over max_length: head, tail, head+tail, windows", "choices": LONG_TEXT},
     )
+    symmetric: bool = dataclasses.field(
+        default=False, metadata={"help": "pairs: the order means nothing, so compute both and pool their logits"}
+    )
     stride: int = dataclasses.field(default=0, metadata={"help": "windows: tokens shared with the one before"})
     pooling: str = dataclasses.field(
-        default="mean", metadata={"help": "windows: mean or max of their logits", "choices": models.POOLINGS}
+        default="mean", metadata={"help": "mean or max of the logits of an example's rows", "choices": models.POOLINGS}
     )
 
     def __post_init__(self):
         for name in ("labels", "class_weights", "head_bias", "thresholds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
-        if self.kind not in KINDS:
-            raise InputError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.{suggest(self.kind, KINDS)}")
+        for name, choices in (("kind", KINDS), ("long_text", LONG_TEXT), ("pooling", models.POOLINGS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(
+                    f"{name} is {value!r}; it must be one of {', '.join(choices)}.{suggest(value, choices)}"
+                )
         if self.kind == "regression" and self.labels:
             raise InputError(
                 f"labels are {', '.join(self.labels)}, but a regression has none; leave them out or choose kind 'single'"
@@ -117,12 +125,10 @@ class SequenceClassification(Task):
             raise InputError(f"labels has a name twice: {', '.join(self.labels)}")
         if self.labels and self.kind == "single" and len(self.labels) < 2:
             raise InputError(f"labels has the one name {self.labels[0]!r}; classification needs at least two")
-        for name, choices in (("long_text", LONG_TEXT), ("pooling", models.POOLINGS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(
-                    f"{name} is {value!r}; it must be one of {', '.join(choices)}.{suggest(value, choices)}"
-                )
+        if self.symmetric and self.long_text == "windows":
+            raise InputError(
+                "symmetric computes both orders of a pair, which windows do not have; choose another long_text"
+            )
         if not 0 <= self.stride < max(1, self.max_length - 3):
             raise InputError(
                 f"stride is {self.stride}; it must be at least 0 and less than the {self.max_length} tokens of a row"
@@ -169,7 +175,9 @@ class SequenceClassification(Task):
             task = dataclasses.replace(task, labels=tuple(sorted(found, key=int if numeric else str)))
         if task.kind == "multi" and not task.head_bias:
             counts = collections.Counter(name for i in range(len(examples)) for name in set(task._names(examples, i)))
-            task = dataclasses.replace(task, head_bias=tuple(_log_odds(counts[n], len(examples)) for n in task.labels))
+            task = dataclasses.replace(
+                task, head_bias=tuple(losses.log_odds(counts[n], len(examples)) for n in task.labels)
+            )
         return task
 
     def check(self, examples: Examples) -> None:
@@ -184,6 +192,8 @@ class SequenceClassification(Task):
             raise InputError(
                 "the task has no labels yet; take them from the data, task.from_data(train), or name them, labels=(...)"
             )
+        if self.symmetric and not self.pair:
+            raise InputError("symmetric is for pairs, but the examples have no text_pair; leave it out")
 
     def check_coverage(self, examples: Examples) -> None:
         if self.kind == "regression":
@@ -206,7 +216,12 @@ class SequenceClassification(Task):
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         rows = range(len(examples))
         texts = [self._texts(examples, i) for i in rows]
-        found = self._encoded(tokenizer, [[text[k] for text in texts] for k in range(len(self.inputs))])
+        columns = [[text[k] for text in texts] for k in range(len(self.inputs))]
+        if self.symmetric and self.long_text == "head":
+            columns = [
+                [text for pair in zip(*order, strict=True) for text in pair] for order in (columns, columns[::-1])
+            ]
+        found = self._encoded(tokenizer, columns)
         if not targets:
             return Features(**found)
         kind = np.int32 if self.kind == "single" else np.float32
@@ -219,16 +234,23 @@ class SequenceClassification(Task):
     def _encoded(self, tokenizer, columns: list[list[str]]) -> dict[str, Any]:
         padding = tokenization.padding(tokenizer)
         if self.long_text == "head":
-            return {"ragged": tokenization.encode(tokenizer, *columns, max_length=self.max_length), "padding": padding}
+            found = {"ragged": tokenization.encode(tokenizer, *columns, max_length=self.max_length), "padding": padding}
+            return found | (
+                {"examples": np.arange(0, len(columns[0]) + 1, 2), "numbered": True} if self.symmetric else {}
+            )
         pieces = tokenization.RustPieces(tokenizer)
         found = collect(
             lambda texts: self.rows(pieces, texts), dict(zip(self.inputs, columns, strict=True)), padding=padding
         )
-        return found | {"numbered": self.long_text == "windows"}
+        return found | {"numbered": self._pooled}
 
     def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
         columns = [texts[name] for name in self.inputs]
         count = tf.shape(columns[0])[0]
+        example = tf.range(count)
+        if self.symmetric:
+            columns = [tf.reshape(tf.stack(order, 1), [-1]) for order in (columns, columns[::-1])]
+            example = tf.repeat(example, 2)
         if self.long_text == "windows":
             fixed, sliding = [None, *columns][-2:]
             if fixed is not None:
@@ -242,7 +264,12 @@ class SequenceClassification(Task):
         else:
             ragged = [pieces.ids_and_offsets(column).ids for column in columns]
             ids = pieces.template.assemble(*ragged, max_length=self.max_length, way=self.long_text)
-        return Rows(ids=ids, example=tf.range(count), count=count)
+        return Rows(ids={**ids, "example": example} if self._pooled else ids, example=example, count=count)
+
+    @property
+    def _pooled(self) -> bool:
+        """Whether an example may be several rows, whose logits the model pools."""
+        return self.symmetric or self.long_text == "windows"
 
     def _texts(self, examples: Examples, i: int) -> tuple[str, ...]:
         return tuple(fields.text(examples, i, field) for field in self.inputs)
@@ -290,12 +317,8 @@ class SequenceClassification(Task):
     def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
         self._check_complete()
         names = self.labels or ("score",)
-        kinds = {
-            "single": "single_label_classification",
-            "multi": "multi_label_classification",
-            "regression": "regression",
-        }
-        changes: dict[str, Any] = {"problem_type": kinds[self.kind]}
+        kind = self.kind if self.kind == "regression" else f"{self.kind}_label_classification"
+        changes: dict[str, Any] = {"problem_type": kind}
         if self.dropout is not None:
             rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
             changes |= dict.fromkeys(rates, self.dropout)
@@ -305,7 +328,7 @@ class SequenceClassification(Task):
         if self.head_bias and "classifier.bias" in model.load_report.missing:
             model.classifier.bias.assign(self.head_bias)
         model = models.as_keras(model)
-        return models.pooled(model, self.pooling) if self.long_text == "windows" else model
+        return models.pooled(model, self.pooling) if self._pooled else model
 
     def loss(self):
         if self.kind == "regression":
@@ -378,8 +401,3 @@ class SequenceClassification(Task):
             return self
         thresholds = metrics.tune_thresholds(self._targets(examples) > 0, inferred["scores"])
         return dataclasses.replace(self, thresholds=tuple(map(float, thresholds)))
-
-
-def _log_odds(count: int, rows: int) -> float:
-    """The log-odds of a label that `count` of `rows` rows have; half a row is added to both sides, as a logit is finite."""
-    return round(math.log((count + 0.5) / (rows - count + 0.5)), 6)
