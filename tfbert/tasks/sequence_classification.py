@@ -37,14 +37,11 @@ class SequenceClassification(Task):
         kind: "single" (one label a row, softmax), "multi" (any number of labels, a sigmoid each) or "regression" (a number).
         pair: whether rows have a `text_pair`; None means: as the training data has it.
         label_separator: what parts the names in a multi-label string (default ",").
-        class_weights: one positive factor per label for the loss of its rows, in the order of `labels` (kind "single" only);
-            empty means 1 for each.
+        class_weights: a positive factor per label for its rows' loss, in the order of `labels` (kind "single"; empty means 1 each).
         label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
-        dropout: dropout rate of the whole model while it trains, 0 to 1; None means the checkpoint's own, 0.1 for most (default).
-            At 0 a step is cheaper and training mode computes what inference does, which some prefer for regression.
+        dropout: dropout rate of the whole model while it trains; None means the checkpoint's own, 0.1 for most (default). 0 is cheaper.
         head_bias: what the biases of a new head begin at; left empty, the mean of the training labels for "regression" and each label's
-            log-odds for "multi" (Lin et al. 2017, section 4.1), so that no step is spent on learning how common a label is: with 28
-            rare labels those steps all push one way, and training collapses. 0 for "single".
+            log-odds for "multi" (Lin et al. 2017, section 4.1): with many rare labels the first steps else all push one way. 0 for "single".
         thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
         max_length: tokens of a row, special tokens included (default 128).
         long_text: what becomes of a longer text, in training, evaluation and the export alike. "head" keeps its beginning (default),
