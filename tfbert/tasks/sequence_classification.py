@@ -41,7 +41,7 @@ class SequenceClassification(Task):
         label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
         dropout: dropout rate of the whole model while it trains; None means the checkpoint's own, 0.1 for most (default). 0 is cheaper.
         head_bias: what the biases of a new head begin at; left empty, the mean of the training labels for "regression" and each label's
-            log-odds for "multi" (Lin et al. 2017, section 4.1): with many rare labels the first steps else all push one way. 0 for "single".
+            log-odds for "multi" (Lin et al. 2017, section 4.1): with many rare labels the first steps else push one way. 0 for "single".
         thresholds: for "multi", the score from which each label is predicted; left empty, tuned on the validation data (0.5 before).
         max_length: tokens of a row, special tokens included (default 128).
         long_text: what becomes of a longer text, in training, evaluation and the export alike. "head" keeps its beginning (default),
