@@ -32,7 +32,8 @@ def folder(tmp_path_factory):
     keras.utils.set_random_seed(6)
     place = tmp_path_factory.mktemp("hdf5") / "old"
     with quiet():
-        model = transformers.TFBertForSequenceClassification(config)
+        # Named, since Keras numbers the models of one process, and KERNEL tells where in the file the name stands.
+        model = transformers.TFBertForSequenceClassification(config, name=KERNEL.split("/")[0])
         model.build_in_name_scope()
         for variable in model.weights:
             variable.assign(np.random.default_rng(len(variable.name)).normal(size=variable.shape))

@@ -130,7 +130,7 @@ def test_paths_and_names_that_lead_nowhere(place, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert refusal(read_csv, "folder.csv") == "folder.csv: is a folder (empty); name a file in it"
     assert "a path cannot hold a NUL" in refusal(read, "a\0.csv")
-    known = "known are .csv, .json, .jsonl, .parquet, .tsv, .txt, each also with .gz"
+    known = "known are .conll, .csv, .json, .jsonl, .parquet, .tsv, .txt, each also with .gz"
     assert refusal(read, place("", "d.xlsx")) == f"d.xlsx: the suffix '.xlsx' is not known; {known}"
     assert "got list; rows in memory need no reading" in refusal(read, [{"text": "a"}])
     assert refusal(read, "tfds:glue") == "'tfds:glue': expected tfds:NAME:SPLIT, such as tfds:glue/sst2:train"

@@ -48,8 +48,8 @@ class SequenceClassification(Task):
             "tail" its end, "head+tail" a quarter from the beginning and the rest from the end (128 + 382 of 512; Sun et al. 2019, "How
             to Fine-Tune BERT for Text Classification?", section 5.3.1). "windows" cuts it into as many rows as it needs, computes each,
             and pools their logits; of a pair `text_pair` is cut into windows, each beside the head of `text`.
-        symmetric: for pairs whose order means nothing (similarity, paraphrase): both orders are computed, in training and after it, and
-            their logits pooled. It costs twice the time (default False).
+        symmetric: for pairs whose order means nothing (similarity, paraphrase): after training both orders are computed and their
+            logits pooled, in evaluation and the export alike. Training reads each pair in the order written (default False).
         stride: "windows": tokens that a window shares with the one before (default 0).
         pooling: "mean" or "max" of the logits over the rows of an example, windows or orders (default "mean").
 
@@ -97,7 +97,7 @@ class SequenceClassification(Task):
         metadata={"help": "of a text over max_length: head, tail, head+tail, windows", "choices": LONG_TEXT},
     )
     symmetric: bool = dataclasses.field(
-        default=False, metadata={"help": "pairs: the order means nothing, so compute both and pool their logits"}
+        default=False, metadata={"help": "pairs: the order means nothing, so answer from both"}
     )
     stride: int = dataclasses.field(default=0, metadata={"help": "windows: tokens shared with the one before"})
     pooling: str = dataclasses.field(
@@ -214,11 +214,12 @@ class SequenceClassification(Task):
         rows = range(len(examples))
         texts = [self._texts(examples, i) for i in rows]
         columns = [[text[k] for text in texts] for k in range(len(self.inputs))]
-        if self.symmetric and self.long_text == "head":
+        both = self.symmetric and not targets
+        if both and self.long_text == "head":
             columns = [
                 [text for pair in zip(*order, strict=True) for text in pair] for order in (columns, columns[::-1])
             ]
-        found = self._encoded(tokenizer, columns)
+        found = self._encoded(tokenizer, columns, both)
         if not targets:
             return Features(**found)
         kind = np.int32 if self.kind == "single" else np.float32
@@ -228,16 +229,15 @@ class SequenceClassification(Task):
             weights=np.asarray([self._weight(examples, i) for i in rows], dtype=np.float32),
         )
 
-    def _encoded(self, tokenizer, columns: list[list[str]]) -> dict[str, Any]:
+    def _encoded(self, tokenizer, columns: list[list[str]], both: bool) -> dict[str, Any]:
         padding = tokenization.padding(tokenizer)
         if self.long_text == "head":
-            found = {"ragged": tokenization.encode(tokenizer, *columns, max_length=self.max_length), "padding": padding}
-            return found | (
-                {"examples": np.arange(0, len(columns[0]) + 1, 2), "numbered": True} if self.symmetric else {}
-            )
-        pieces = tokenization.RustPieces(tokenizer)
+            ragged = tokenization.encode(tokenizer, *columns, max_length=self.max_length)
+            examples = np.arange(0, len(columns[0]) + 1, 2) if both else None
+            return {"ragged": ragged, "padding": padding, "examples": examples, "numbered": self._pooled}
+        pieces, task = tokenization.RustPieces(tokenizer), dataclasses.replace(self, symmetric=both)
         found = collect(
-            lambda texts: self.rows(pieces, texts), dict(zip(self.inputs, columns, strict=True)), padding=padding
+            lambda texts: task.rows(pieces, texts), dict(zip(self.inputs, columns, strict=True)), padding=padding
         )
         return found | {"numbered": self._pooled}
 
