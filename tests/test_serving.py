@@ -294,9 +294,9 @@ def test_labels_that_do_not_fit_the_model_are_told(single, tmp_path):
 
 
 class WithPython(SequenceClassification):
-    def answer(self, inferred, texts):
+    def answer(self, inferred, texts, pieces):
         scores = tf.numpy_function(lambda scores: scores, [inferred["scores"]], tf.float32)
-        return super().answer({"scores": tf.ensure_shape(scores, [None, 3])}, texts)
+        return super().answer({"scores": tf.ensure_shape(scores, [None, 3])}, texts, pieces)
 
 
 def test_a_model_that_calls_python_is_refused(single, tmp_path):

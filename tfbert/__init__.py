@@ -30,6 +30,7 @@ _HOMES = {
     "Predictor": "tfbert.serving",
     "QuestionAnswering": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",
+    "MaskedLM": "tfbert.tasks",
     "MultipleChoice": "tfbert.tasks",
     "SentenceEmbedder": "tfbert.serving",
     "SentenceEmbedding": "tfbert.tasks",

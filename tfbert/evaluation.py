@@ -12,6 +12,7 @@ from tfbert.errors import InputError
 from tfbert.pipeline import whole_examples
 from tfbert.serving.rows import rows
 from tfbert.sources import Examples, from_iterable
+from tfbert.tokenization import RustPieces
 
 
 def evaluate(task, model, tokenizer, examples, *, batch_size: int = 64) -> dict[str, float]:
@@ -54,7 +55,8 @@ def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[
     examples = as_examples(task, data)
     inferred = Inference(task, tokenizer, examples, batch_size=batch_size)(model)
     texts = {name: tf.constant([example[name] for example in examples]) for name in task.inputs}
-    answer = task.answer({name: tf.constant(values) for name, values in inferred.items()}, texts)
+    inferred = {name: tf.constant(values) for name, values in inferred.items()}
+    answer = task.answer(inferred, texts, RustPieces(tokenizer))
     return rows({name: tensor.numpy() for name, tensor in answer.items()})
 
 

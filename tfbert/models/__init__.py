@@ -6,6 +6,7 @@ from tfbert.models.inspection import check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
     as_keras,
+    at_token,
     by_choice,
     pooled,
     sentence_encoder,
@@ -19,6 +20,7 @@ __all__ = [
     "POOLINGS",
     "LoadReport",
     "as_keras",
+    "at_token",
     "by_choice",
     "check_tokenizer",
     "describe",

@@ -119,7 +119,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
 
     @tf.function
     def serving_default(**texts):
-        return task.answer(infer(**texts), texts)
+        return task.answer(infer(**texts), texts, tokenize)
 
     def over_examples(name):
         @tf.function

@@ -103,7 +103,7 @@ def check_export(task, model, module, loaded, cases) -> None:
         # A model that pools its rows gives one output an example, others one a row.
         texts_of = chosen if "example" in rows.ids else [chosen[i] for i in rows.example.numpy()]
         _compare("tokens", outputs, got, texts_of, limit)
-        answers = task.answer(inferred, texts)
+        answers = task.answer(inferred, texts, module.tokenizer)
         ties += _compare("serving_default", answers, signatures["serving_default"](**texts), chosen, limit)
         for name, expected in task.example_signatures(inferred).items():
             got = signatures[name](inputs=tf.constant(serialized({k: v.numpy() for k, v in texts.items()}), tf.string))

@@ -7,6 +7,7 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
@@ -15,7 +16,14 @@ from tfbert.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice, SentenceEmbedding)
+    for task in (
+        SequenceClassification,
+        TokenClassification,
+        QuestionAnswering,
+        MultipleChoice,
+        SentenceEmbedding,
+        MaskedLM,
+    )
 }
 
 
@@ -43,7 +51,9 @@ def read_task(path: str | Path) -> Task:
 
 __all__ = [
     "TASKS",
+    "MaskedLM",
     "MultipleChoice",
+    "QuestionAnswering",
     "SentenceEmbedding",
     "SequenceClassification",
     "Task",

@@ -88,10 +88,10 @@ class Task(abc.ABC):
         """Turns the model's outputs for `rows` into numbers per example (probabilities, say), as TensorFlow operations."""
 
     @abc.abstractmethod
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         """Turns the numbers of `infer` into what a user reads, as TensorFlow operations: tensors with first dimension B.
 
-        `texts` are the inputs, {name: string [B]}.
+        `texts` are the inputs, {name: string [B]}; `pieces` is the tokenizer, as in `rows`, whose `vocabulary` names tokens.
         """
 
     @abc.abstractmethod

@@ -136,7 +136,7 @@ class MultipleChoice(Task):
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         return {"scores": tf.nn.softmax(tf.reshape(tf.cast(outputs["logits"], tf.float32), [-1, self.choices]))}
 
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         scores = inferred["scores"]  # [B, C]
         return {
             "choice": tf.argmax(scores, axis=-1, output_type=tf.int32),

@@ -180,7 +180,7 @@ class QuestionAnswering(Task):
             no_answer=bool(self.no_answer),
         )
 
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         start, end, score = inferred["start"], inferred["end"], inferred["score"]
         if self.no_answer:
             none = inferred["no_answer_score"] > np.float32(self.threshold or 0.0)

@@ -167,7 +167,7 @@ class SentenceEmbedding(Task):
         shape = tf.stack([rows.count, tf.maximum(1, each), embedding.shape[-1]])
         return {"embeddings": tf.reshape(embedding, shape)}  # [B, G, D]
 
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         return {"embedding": inferred["embeddings"][:, 0]}
 
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -341,7 +341,7 @@ class SequenceClassification(Task):
             return {"score": logits[:, 0]}
         return {"scores": tf.nn.softmax(logits) if self.kind == "single" else tf.sigmoid(logits)}
 
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         if self.kind == "regression":
             return {"score": inferred["score"]}
         scores = inferred["scores"]  # [B, L]
@@ -360,7 +360,7 @@ class SequenceClassification(Task):
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if self.kind == "regression":
             return {"regress": {"outputs": inferred["score"]}}
-        answer = self.answer(inferred, {})
+        answer = self.answer(inferred, {}, None)
         return {"classify": {"classes": answer["labels"], "scores": answer["scores"]}}
 
     # 4. answers -> score

@@ -208,7 +208,7 @@ class TokenClassification(Task):
             "count": counts,
         }
 
-    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         there = tf.sequence_mask(inferred["count"], tf.shape(inferred["label"])[1])  # [B, U]
         example = tf.cast(tf.where(there)[:, 0], tf.int32)
         label, score, start, end = (

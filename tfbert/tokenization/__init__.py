@@ -7,6 +7,7 @@ from tfbert.tokenization.loading import load_tokenizer
 from tfbert.tokenization.pieces import RustPieces
 from tfbert.tokenization.rows import Pieces, Rows
 from tfbert.tokenization.truncation import keep
+from tfbert.tokenization.vocabulary import Vocabulary
 from tfbert.tokenization.windows import windows
 from tfbert.tokenization.wordpiece import WordPieceGraph, graph_tokenizer
 
@@ -14,6 +15,7 @@ __all__ = [
     "Pieces",
     "Rows",
     "RustPieces",
+    "Vocabulary",
     "WordPieceGraph",
     "clean",
     "encode",

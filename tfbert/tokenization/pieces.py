@@ -12,13 +12,15 @@ from tfbert._compat import tf
 from tfbert.tokenization.encoding import clean, no_panic
 from tfbert.tokenization.rows import Pieces
 from tfbert.tokenization.template import Template, template_of
+from tfbert.tokenization.vocabulary import Vocabulary
 
 # The Rust encodings weigh far more than what is taken from them: a few at a time, also where a caller has all texts of a data set.
 _CHUNK = 1024
 
 
 class RustPieces:
-    """A training tokenizer in the form of the graph's: `template` and `ids_and_offsets`, which give what those of `WordPieceGraph` give.
+    """A training tokenizer in the form of the graph's: `template`, `vocabulary` and `ids_and_offsets`, which give what those of
+    `WordPieceGraph` give.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -36,11 +38,17 @@ class RustPieces:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._pad_id = tokenizer.pad_token_id or 0
+        self._tokenizer = tokenizer
 
     @functools.cached_property
     def template(self) -> Template:
         """Where this tokenizer puts its special tokens."""
         return template_of(self._backend, self._pad_id)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokens by their ids."""
+        return Vocabulary(self._tokenizer)
 
     def ids_and_offsets(self, texts: Sequence[str]) -> Pieces:
         """The pieces of each text, without special tokens and never cut.

@@ -23,6 +23,7 @@ from tfbert.tokenization import characters
 from tfbert.tokenization.characters import CharacterTable, character_table
 from tfbert.tokenization.rows import Pieces
 from tfbert.tokenization.template import Template, template_of
+from tfbert.tokenization.vocabulary import Vocabulary
 
 
 class _Words(NamedTuple):
@@ -57,6 +58,7 @@ class WordPieceGraph:
 
     characters: CharacterTable
     template: Template
+    vocabulary: Vocabulary = dataclasses.field(repr=False)
     pieces: tf_text.FastWordpieceTokenizer = dataclasses.field(repr=False)
     ids: np.ndarray | None = dataclasses.field(repr=False)  # int32 [V], where the vocabulary's ids are not 0, 1, 2, ...
     outside: int  # a code point that no vocabulary entry holds
@@ -263,6 +265,7 @@ def graph_tokenizer(tokenizer) -> WordPieceGraph:
     return WordPieceGraph(
         characters=character_table(settings["normalizer"]),
         template=template_of(backend, tokenizer.pad_token_id or 0),
+        vocabulary=Vocabulary(tokenizer),
         pieces=pieces,
         ids=None if np.array_equal(ids, np.arange(len(ids))) else ids,
         outside=next(c for c in range(0x10FFFD, 0, -1) if chr(c) not in alphabet),
