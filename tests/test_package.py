@@ -40,7 +40,7 @@ ORDER = [
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers"},
     {"pipeline", "models"},
     {"tasks"},
-    {"evaluation", "serving"},
+    {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
     {"training"},
     {"__init__", "command_line", "__main__"},

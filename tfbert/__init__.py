@@ -63,6 +63,7 @@ _HOMES = {
     "read_tfds": "tfbert.sources",
     "schedules": "tfbert.schedules",
     "split": "tfbert.sources",
+    "zero_shot": "tfbert.entailment",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
