@@ -3,7 +3,7 @@
     python benchmarks/prepare_data.py ../shared/data build/data
 
 Each source is a folder as downloaded: sentiment_mr (rt-polarity.pos/.neg), banking77, clinc150 (data_full.json), goemotions, stsb,
-snli_dev (snli_1.0_dev.jsonl.gz), movie_reviews (movie_reviews.zip) and wnut17. What is absent is left out and said.
+snli_dev (snli_1.0_dev.jsonl.gz), movie_reviews (movie_reviews.zip), wnut17 and xquad (English). What is absent is left out and said.
 """
 
 from __future__ import annotations
@@ -114,6 +114,21 @@ def copy_wnut17(source: Path, target: Path) -> None:
         print(f"wnut17/{part}.conll")
 
 
+def write_xquad(source: Path, target: Path) -> None:
+    """Every tenth paragraph is held out with all its questions."""
+    paragraphs = [
+        paragraph
+        for article in json.loads((source / "xquad.en.json").read_text("utf-8"))["data"]
+        for paragraph in article["paragraphs"]
+    ]
+    target.mkdir(parents=True, exist_ok=True)
+    for part, held_out in (("train", False), ("test", True)):
+        chosen = [paragraph for i, paragraph in enumerate(paragraphs) if (i % 10 == 9) == held_out]
+        text = json.dumps({"data": [{"title": "", "paragraphs": chosen}]}, ensure_ascii=False)
+        (target / f"{part}.json").write_text(text, "utf-8")
+        print(f"xquad/{part}.json: {sum(len(p['qas']) for p in chosen):,} questions on {len(chosen)} paragraphs")
+
+
 SETS = {
     "sentiment_mr": sentiment_mr,
     "banking77": banking77,
@@ -122,8 +137,8 @@ SETS = {
     "stsb": stsb,
     "snli_dev": snli,
     "movie_reviews": movie_reviews,
-    "wnut17": None,
 }
+WRITTEN_BY = {"wnut17": copy_wnut17, "xquad": write_xquad}
 
 
 def main() -> None:
@@ -131,14 +146,14 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="the folder with one folder per data set")
     parser.add_argument("target", type=Path, help="where NAME/train.csv, NAME/test.csv, ... are written")
     options = parser.parse_args()
-    for name, prepare in SETS.items():
+    for name in (*SETS, *WRITTEN_BY):
         if not (options.source / name).is_dir():
             print(f"{name}: not in {options.source}, left out", file=sys.stderr)
             continue
-        if name == "wnut17":
-            copy_wnut17(options.source / name, options.target / name)
+        if name in WRITTEN_BY:
+            WRITTEN_BY[name](options.source / name, options.target / name)
             continue
-        for part, (names, rows) in prepare(options.source / name).items():
+        for part, (names, rows) in SETS[name](options.source / name).items():
             print(f"{name}/{part}.csv: {write(options.target / name / f'{part}.csv', names, rows):,} rows")
 
 

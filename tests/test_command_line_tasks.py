@@ -106,4 +106,11 @@ def test_a_task_goes_from_a_file_to_an_export_that_answers_alike(task, tiny, tmp
             assert model[name] == value
     data = [*options[2:], "--data", str(train)]
     assert main(["evaluate", str(place), *data]) == 0
-    assert set(json.loads(capsys.readouterr().out)["metrics"]) == set(result["metrics"])
+    scores = json.loads(capsys.readouterr().out)
+    assert set(scores["metrics"]) == set(result["metrics"])
+    assert main(["evaluate", str(place), *data, "--details"]) == 0
+    summary, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    assert summary["metrics"] == scores["metrics"] and summary["by_label"] == scores["by_label"]
+    assert len(rows) == sum(group["examples"] for group in summary["by_length"])
+    assert all(row["loss"] >= 0 and row["answer"].keys() == outputs and row["tokens"] > 0 for row in rows)
+    assert (place / "report.html").is_file()

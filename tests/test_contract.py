@@ -250,6 +250,18 @@ def test_every_example_counts_once_in_the_score(case):
     assert case.task.monitor in case.task.score(case.examples, inferred)
 
 
+def test_details_are_the_same_scores_and_answers_example_by_example(case):
+    details = evaluate(case.task, case.model, case.tokenizer, case.examples, details=True)
+    assert details["metrics"] == pytest.approx(evaluate(case.task, case.model, case.tokenizer, case.examples))
+    assert sum(group["examples"] for group in details["by_length"]) == len(details["examples"]) == len(case.examples)
+    inputs = [{name: case.task.input(case.examples, i, name) for name in case.task.inputs} for i in range(48)]
+    close([row["answer"] for row in details["examples"]], predict(case.task, case.model, case.tokenizer, inputs), 3e-6)
+    found = np.array([row["loss"] for row in details["examples"]])
+    assert np.isfinite(found).all() and np.ptp(found) > 0
+    assert details["top_losses"] == np.argsort(-found, kind="stable")[:20].tolist()
+    json.dumps(details, allow_nan=False)
+
+
 def test_saved_and_loaded_weights_are_the_same_bits(case, tmp_path):
     models.save(case.model, tmp_path / "checkpoint", case.tokenizer)
     again = case.task.build(tmp_path / "checkpoint")

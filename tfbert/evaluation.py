@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from tfbert import analysis
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import whole_examples
+from tfbert.pipeline import batches, whole_examples
 from tfbert.serving.rows import rows
 from tfbert.sources import Examples, from_iterable
 from tfbert.tokenization import RustPieces
 
 
-def evaluate(task, model, tokenizer, examples, *, batch_size: int = 64) -> dict[str, float]:
+def evaluate(task, model, tokenizer, examples, *, batch_size: int = 64, details: bool = False) -> dict[str, Any]:
     """Scores a model on labelled examples; every example counts once.
 
     Args:
@@ -24,16 +25,26 @@ def evaluate(task, model, tokenizer, examples, *, batch_size: int = 64) -> dict[
         tokenizer: the model's tokenizer.
         examples: dicts with the task's fields; a reader's result, a list, any iterable of dicts.
         batch_size: rows computed at once (default 64); it changes the speed, not the scores.
+        details: return everything that helps to see where the model is wrong (default False).
 
     Returns:
-        The task's scores by their standard names, fractions from 0 to 1.
+        The task's scores by their standard names, fractions from 0 to 1. With `details` a dict of plain values: `metrics` (those
+        scores); `by_label`; `by_length` (fifths of the examples by their tokens); `confusion` and `calibration` (before and after
+        the temperature) where the task decides between labels; `examples`, one dict each: where, input, expected, answer, right, loss,
+        tokens, windows; and `top_losses`, the numbers of the worst of them.
 
     Raises:
         InputError: an example without text or with an unknown label, with its place.
     """
     examples = from_iterable(examples)
     task.check(examples)
-    return task.score(examples, Inference(task, tokenizer, examples, batch_size=batch_size)(model))
+    inference = Inference(task, tokenizer, examples, batch_size=batch_size)
+    inferred = inference(model)
+    if not details:
+        return task.score(examples, inferred)
+    answers = _answers(task, tokenizer, examples, inferred)
+    losses = example_losses(task, model, tokenizer, examples, batch_size=batch_size)
+    return analysis.details(task, examples, inferred, answers, inference.features, losses)
 
 
 def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[str, Any]]:
@@ -54,10 +65,36 @@ def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[
     """
     examples = as_examples(task, data)
     inferred = Inference(task, tokenizer, examples, batch_size=batch_size)(model)
-    texts = {name: tf.constant([example[name] for example in examples]) for name in task.inputs}
+    return _answers(task, tokenizer, examples, inferred)
+
+
+def _answers(task, tokenizer, examples: Examples, inferred: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    texts = {name: tf.constant([task.input(examples, i, name) for i in range(len(examples))]) for name in task.inputs}
     inferred = {name: tf.constant(values) for name, values in inferred.items()}
     answer = task.answer(inferred, texts, RustPieces(tokenizer))
     return rows({name: tensor.numpy() for name, tensor in answer.items()})
+
+
+def example_losses(task, model, tokenizer, examples: Examples, *, batch_size: int = 64) -> np.ndarray:
+    """The training loss of each example without dropout, float32 [N]; of one in several windows, their mean by number of targets.
+
+    With in-batch negatives ("ranking") it depends on the examples that stand beside.
+    """
+    features, loss = task.features(tokenizer, examples), task.loss()
+    data = batches(features, batch_size=batch_size)
+
+    @tf.function(input_signature=data.element_spec[:2])
+    def step(inputs, targets):
+        outputs = model(inputs, training=False)
+        named = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
+        return tf.add_n([tf.cast(loss(named[name], output), tf.float32) for name, output in outputs.items()])
+
+    found = np.concatenate([step(inputs, targets).numpy() for inputs, targets, _ in data])
+    if not features.alone:
+        return found
+    splits = features.example_splits[:-1]
+    weights = np.maximum(features.weights, 1e-9)
+    return np.add.reduceat(found * weights, splits) / np.add.reduceat(weights, splits)
 
 
 def as_examples(task, data: Iterable) -> Examples:

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfbert import _compat, evaluation, files, metrics, models, pipeline, serving, tokenization
+from tfbert import _compat, analysis, evaluation, files, metrics, models, pipeline, plots, serving, tokenization
 from tfbert._compat import keras, lazy, tf
 from tfbert.errors import InputError, suggest
+from tfbert.report import html
 from tfbert.sources import Examples, fingerprint, from_iterable, split
 from tfbert.tasks import Task, read_task
 
@@ -69,6 +70,7 @@ def fine_tune(
     allow_missing_labels: bool = False,
     overwrite: bool = False,
     export: bool = True,
+    report: bool | None = None,
 ) -> FineTuned:
     """Fine-tunes a checkpoint on labelled examples and writes checkpoint, scores and export into one new folder.
 
@@ -100,6 +102,8 @@ def fine_tune(
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
         overwrite: replace a folder that holds a finished run (default False).
         export: write the SavedModel too (default True).
+        report: write report.html too: scores, where the model is wrong, what the data are. It needs matplotlib, the extra `report`; None
+            (default) writes it where that is installed.
 
     Returns:
         FineTuned: task, model, tokenizer, history, metrics, directory.
@@ -110,6 +114,7 @@ def fine_tune(
     settings = {name: value for name, value in locals().items() if name in _SETTINGS}
     directory = Path(directory)
     _check_settings(settings)
+    report = plots.available() if report is None else report and plots.needed()
     with files.locked(directory):
         _check_output(directory, overwrite)
         train, validation, test = _read(task, train, validation, test, seed)
@@ -123,19 +128,37 @@ def fine_tune(
                 if part is not None:
                     task.check_coverage(part)
         task, model, history, results = _Run(task, checkpoint, tokenizer, train, validation, test, settings)()
-        with files.new_directory(directory, overwrite=True) as folder:
-            models.save(model, folder / "checkpoint", tokenizer)
-            files.write_json(folder / "task.json", task.to_json())
-            files.write_json(folder / "metrics.json", results)
-            files.write_text(folder / "history.csv", _table(history))
-            if export:
-                serving.export(task, model, tokenizer, folder, version=_next_version(directory))
-    return FineTuned(task, model, tokenizer, history, results, directory)
+        tuned = FineTuned(task, model, tokenizer, history, results, directory)
+        parts = {"train": train, "validation": validation, **({} if test is None else {"test": test})}
+        _write(tuned, _report(tuned, parts) if report else None, export)
+    return tuned
 
 
 _SETTINGS = (
     "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head"
 ).split()
+
+
+def _report(tuned: FineTuned, parts: dict[str, Examples]) -> str:
+    """The text of report.html; the data sheet goes into the metrics too."""
+    tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, parts)
+    final = parts.get("test", parts["validation"])
+    details = evaluation.evaluate(tuned.task, tuned.model, tuned.tokenizer, final, details=True)
+    return html(tuned.task, tuned.metrics, tuned.history, details)
+
+
+def _write(tuned: FineTuned, page: str | None, export: bool) -> None:
+    """Writes the folder, which appears when all in it is complete."""
+    with files.new_directory(tuned.directory, overwrite=True) as folder:
+        models.save(tuned.model, folder / "checkpoint", tuned.tokenizer)
+        files.write_json(folder / "task.json", tuned.task.to_json())
+        files.write_json(folder / "metrics.json", tuned.metrics)
+        files.write_text(folder / "history.csv", _table(tuned.history))
+        if page:
+            files.write_text(folder / "report.html", page)
+        if export:
+            version = _next_version(tuned.directory)
+            serving.export(tuned.task, tuned.model, tuned.tokenizer, folder, version=version)
 
 
 class _Run:
@@ -167,6 +190,8 @@ class _Run:
             model = twin
         inferred = self.held_out(model)
         task = self.task.tuned(self.validation, inferred)
+        if task != self.task:
+            inferred = evaluation.Inference(task, self.tokenizer, self.validation)(model)
         scores = {"validation": task.score(self.validation, inferred)}
         final = self.validation
         if self.test is not None:

@@ -26,9 +26,17 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
-    """Scores, and emits {"metrics": {...}, "by_label": {...}}."""
+    """Scores, and emits {"metrics": {...}, "by_label": {...}}; with --details the rest of the analysis too, and a line for each example."""
     examples = reading.read_file(arguments.data, arguments)
     tuned = tfbert.load(arguments.directory)
-    tuned.task.check(examples)
-    inferred = Inference(tuned.task, tuned.tokenizer, examples, **arguments.settings)(tuned.model)
-    emit({"metrics": tuned.task.score(examples, inferred), "by_label": tuned.task.score_by_label(examples, inferred)})
+    task = tuned.task
+    if arguments.settings.get("details"):
+        found = tfbert.evaluate(task, tuned.model, tuned.tokenizer, examples, **arguments.settings)
+        emit({name: value for name, value in found.items() if name not in ("examples", "top_losses")})
+        for example in found["examples"]:
+            emit(example)
+        return
+    task.check(examples)
+    settings = {name: value for name, value in arguments.settings.items() if name != "details"}
+    inferred = Inference(task, tuned.tokenizer, examples, **settings)(tuned.model)
+    emit({"metrics": task.score(examples, inferred), "by_label": task.score_by_label(examples, inferred)})

@@ -5,6 +5,7 @@ fit for JSON; a score that the data leave undefined is left out, or has the valu
 """
 
 from tfbert.metrics.answers import squad, squad_threshold
+from tfbert.metrics.calibration import expected_calibration_error, fit_temperature, reliability, temper
 from tfbert.metrics.direction import HIGHER_IS_BETTER, direction
 from tfbert.metrics.entities import entities, entities_by_type
 from tfbert.metrics.labels import (
@@ -24,12 +25,16 @@ __all__ = [
     "direction",
     "entities",
     "entities_by_type",
+    "expected_calibration_error",
+    "fit_temperature",
     "multilabel",
     "per_class",
     "regression",
+    "reliability",
     "retrieval",
     "squad",
     "squad_threshold",
+    "temper",
     "tune_thresholds",
     "unit_vectors",
 ]

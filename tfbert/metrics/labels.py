@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfbert.errors import InputError
+from tfbert.metrics.calibration import expected_calibration_error
 
 
 def classification(labels, scores, label_names: Sequence[str]) -> dict[str, float]:
@@ -53,7 +54,7 @@ def classification(labels, scores, label_names: Sequence[str]) -> dict[str, floa
         "recall_macro": float(recall[occurs].mean()),
         "matthews_correlation": _matthews_correlation(matrix),
         "log_loss": float(-np.log(chance).mean()),
-        "expected_calibration_error": _expected_calibration_error(labels == predicted, scores.max(-1)),
+        "expected_calibration_error": expected_calibration_error(labels == predicted, scores.max(-1)),
     }
     classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     areas = [_roc_auc(labels == index, scores[:, index]) for index in classes]
@@ -249,13 +250,6 @@ def _matthews_correlation(matrix: np.ndarray) -> float:
     total, right, answered, wanted = matrix.sum(), np.trace(matrix), matrix.sum(0), matrix.sum(1)
     spread = (total**2 - answered @ answered) * (total**2 - wanted @ wanted)
     return float((right * total - answered @ wanted) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-def _expected_calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
-    """Bin m holds the confidences in ((m-1)/15, m/15]: |sum of right - sum of confidence| of each bin, over N."""
-    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
-    gaps = np.bincount(place, right, minlength=bins) - np.bincount(place, confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(right))
 
 
 def _roc_auc(positive: np.ndarray, scores: np.ndarray) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfbert.models.configuration import dropout
 from tfbert.models.inspection import check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
@@ -24,6 +25,7 @@ __all__ = [
     "by_choice",
     "check_tokenizer",
     "describe",
+    "dropout",
     "load",
     "pooled",
     "save",

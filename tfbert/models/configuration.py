@@ -162,3 +162,14 @@ def _labels(config: dict[str, Any], where: str) -> None:
         name: key for key, name in config["id2label"].items()
     }  # always anew, so that the two cannot disagree
     config["num_labels"] = len(ordered)
+
+
+def dropout(rate: float | None) -> dict[str, float]:
+    """The changes of a configuration that set every dropout rate; none for None, the checkpoint's own.
+
+    Example:
+        >>> sorted(dropout(0.0))
+        ['attention_probs_dropout_prob', 'classifier_dropout', 'hidden_dropout_prob']
+    """
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    return {} if rate is None else dict.fromkeys(names, rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,28 @@ from tfbert.sources import Examples
 from tfbert.tokenization import Rows
 
 FORMAT_VERSION = 1
+# The rows of validation data from which a temperature is fitted: of fewer, one wrong answer decides it.
+CALIBRATED_FROM = 30
+
+
+class Outcomes(NamedTuple):
+    """What was decided, M decisions over all examples, and what was right: the ground of an analysis of errors.
+
+    Args:
+        labels: the names of what is decided between.
+        example: int [M], the number of each decision's example.
+        expected: int [M], the right label.
+        predicted: int [M], the answer.
+        confidence: float [M], its score.
+        confidence_before: float [M], its score without the temperature.
+    """
+
+    labels: tuple[str, ...]
+    example: np.ndarray
+    expected: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    confidence_before: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +78,10 @@ class Task(abc.ABC):
     def input_shapes(self) -> dict[str, list[int | None]]:
         """The shapes of the exported graph's string inputs: [B], or [B, C] where a row has several texts under one name."""
         return {name: [None] for name in self.inputs}
+
+    def input(self, examples: Examples, i: int, name: str):
+        """The value of an input of row i: a text, or a list of texts (default: the field of that name)."""
+        return examples[i][name]
 
     @abc.abstractmethod
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
@@ -113,9 +139,17 @@ class Task(abc.ABC):
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         """Scores each label by itself; empty where the task has no labels."""
 
+    def label_counts(self, examples: Examples) -> dict[str, int]:
+        """How often each label occurs; empty where the task has none (default)."""
+        return {}
+
+    def outcomes(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Outcomes | None:
+        """Returns each decision between labels beside the right one; None where the task has no such decisions (default)."""
+        return None
+
     @abc.abstractmethod
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Task:
-        """Returns the task with what is chosen on validation data after training (thresholds, say)."""
+        """Returns the task with what is chosen on validation data after training (thresholds, a temperature)."""
 
     # 5. on disk
 

@@ -14,7 +14,7 @@ from tfbert.errors import InputError
 from tfbert.pipeline import Features
 from tfbert.sources import Examples
 from tfbert.tasks import fields
-from tfbert.tasks.base import Task
+from tfbert.tasks.base import CALIBRATED_FROM, Outcomes, Task
 from tfbert.tokenization import Rows
 
 
@@ -28,6 +28,8 @@ class MultipleChoice(Task):
 
     Args:
         choices: how many choices an example has; None means: as the training data has it.
+        temperature: what the logits are divided by before they become scores (see `SequenceClassification`; default: fitted on
+            validation data of at least 30 rows).
         max_length: tokens of the text and one choice together, special tokens included; the longer of both is cut first (default 128).
 
     Example:
@@ -44,7 +46,12 @@ class MultipleChoice(Task):
         default=None, metadata={"help": "how many choices an example has (default: as in the data)"}
     )
 
+    temperature: float | None = dataclasses.field(
+        default=None, metadata={"help": "what logits are divided by before they become scores (default: fitted)"}
+    )
+
     def __post_init__(self):
+        fields.positive("temperature", self.temperature)
         if self.choices is not None and self.choices < 2:
             raise InputError(f"choices is {self.choices}; a choice needs at least two")
 
@@ -75,6 +82,9 @@ class MultipleChoice(Task):
     @property
     def input_shapes(self) -> dict[str, list[int | None]]:
         return {"text": [None], "choices": [None, self.choices]}
+
+    def input(self, examples: Examples, i: int, name: str) -> str | list[str]:
+        return dict(zip(self.inputs, self._texts(examples, i)))[name]
 
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         texts = [self._texts(examples, i) for i in range(len(examples))]
@@ -134,7 +144,8 @@ class MultipleChoice(Task):
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-        return {"scores": tf.nn.softmax(tf.reshape(tf.cast(outputs["logits"], tf.float32), [-1, self.choices]))}
+        logits = tf.reshape(tf.cast(outputs["logits"], tf.float32), [-1, self.choices])
+        return {"scores": tf.nn.softmax(logits / (self.temperature or 1.0))}
 
     def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         scores = inferred["scores"]  # [B, C]
@@ -162,8 +173,17 @@ class MultipleChoice(Task):
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         return {}
 
+    def outcomes(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Outcomes:
+        scores, names = inferred["scores"], tuple(f"choice {k}" for k in range(self.choices))
+        before = metrics.temper(scores, 1 / (self.temperature or 1.0)).max(-1)
+        example, expected = np.arange(len(examples)), self._targets(examples)
+        return Outcomes(names, example, expected, scores.argmax(-1), scores.max(-1), before)
+
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> MultipleChoice:
-        return self
+        if self.temperature is not None or len(examples) < CALIBRATED_FROM:
+            return self
+        temperature = metrics.fit_temperature(self._targets(examples), inferred["scores"])
+        return dataclasses.replace(self, temperature=round(temperature, 4))
 
 
 def _choices(examples: Examples, i: int) -> list[str]:

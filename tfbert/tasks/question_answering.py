@@ -213,6 +213,10 @@ class QuestionAnswering(Task):
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         return {}
 
+    def label_counts(self, examples: Examples) -> dict[str, int]:
+        none = sum(not row["answers"] for row in questions(examples))
+        return {"answered": len(examples) - none, **({"no answer": none} if none else {})}
+
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> QuestionAnswering:
         if not self.no_answer or self.threshold is not None:
             return self

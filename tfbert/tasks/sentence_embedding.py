@@ -11,7 +11,7 @@ import numpy as np
 
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
-from tfbert.errors import InputError, suggest
+from tfbert.errors import InputError
 from tfbert.pipeline import Features
 from tfbert.sources import Examples
 from tfbert.tasks import fields
@@ -63,11 +63,7 @@ class SentenceEmbedding(Task):
     def __post_init__(self):
         object.__setattr__(self, "label_range", tuple(map(float, self.label_range)))
         for name, choices in (("objective", OBJECTIVES), ("pooling", POOLINGS)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(
-                    f"{name} is {value!r}; it must be one of {', '.join(choices)}.{suggest(value, choices)}"
-                )
+            fields.one_of(name, getattr(self, name), choices)
         for name in ("scale", "margin"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be positive")

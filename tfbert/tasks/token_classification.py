@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,11 +15,11 @@ from tfbert._compat import tf
 from tfbert.decoding import entities
 from tfbert.decoding.substrings import substrings
 from tfbert.decoding.viterbi import viterbi
-from tfbert.errors import InputError, suggest
+from tfbert.errors import InputError
 from tfbert.pipeline import Features, collect
 from tfbert.sources import Examples, tags
 from tfbert.tasks import fields
-from tfbert.tasks.base import Task
+from tfbert.tasks.base import Outcomes, Task
 from tfbert.tokenization import Rows
 
 
@@ -67,11 +68,7 @@ class TokenClassification(Task):
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(map(str, self.labels)))
-        if self.aggregation not in entities.STRATEGIES:
-            known = ", ".join(entities.STRATEGIES)
-            raise InputError(
-                f"aggregation is {self.aggregation!r}; it must be one of {known}.{suggest(self.aggregation, entities.STRATEGIES)}"
-            )
+        fields.one_of("aggregation", self.aggregation, entities.STRATEGIES)
         if len(set(self.labels)) < len(self.labels):
             raise InputError(f"labels has a name twice: {', '.join(self.labels)}")
         if self.stride < 0:
@@ -101,11 +98,7 @@ class TokenClassification(Task):
         for i, (_, _, row) in enumerate(self._sentences(examples)):
             fields.weight(examples, i)
             for tag in row:
-                if tag not in self._index:
-                    known = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-                    raise InputError(
-                        f"{examples.where(i)}: tag {tag!r} is not one of: {known}.{suggest(tag, self.labels)}"
-                    )
+                fields.among("tag", tag, self._index, examples.where(i))
 
     def check_coverage(self, examples: Examples) -> None:
         if not any(tag != "O" for _, _, row in self._sentences(examples) for tag in row):
@@ -116,6 +109,9 @@ class TokenClassification(Task):
     @property
     def inputs(self) -> tuple[str, ...]:
         return ("text",)
+
+    def input(self, examples: Examples, i: int, name: str) -> str:
+        return _text(examples, i)
 
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         sentences = self._sentences(examples) if targets else None
@@ -172,10 +168,7 @@ class TokenClassification(Task):
     # 2. features -> outputs
 
     def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
-        changes: dict[str, Any] = {}
-        if self.dropout is not None:
-            rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-            changes = dict.fromkeys(rates, self.dropout)
+        changes = models.dropout(self.dropout)
         names = dict(enumerate(self.labels))
         return models.as_keras(
             models.load(checkpoint, self.head, id2label=names, seed=seed, new_head=new_head, **changes)
@@ -229,22 +222,40 @@ class TokenClassification(Task):
         return "f1" if any(name.startswith("B-") for name in self.labels) else "accuracy"
 
     def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return metrics.entities(*self._by_word(examples, inferred))
+        return metrics.entities(*self._by_word(examples, inferred)[:2])
 
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-        return metrics.entities_by_type(*self._by_word(examples, inferred))
+        return metrics.entities_by_type(*self._by_word(examples, inferred)[:2])
 
-    def _by_word(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> tuple[list, list]:
-        """The right and the inferred tags of every word: the inferred one is that of the word's first unit; without any, "O"."""
-        references, predictions = [], []
+    def _by_word(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> tuple[list, list, list]:
+        """The right tag of every word, the inferred one and its score: those of the word's first unit; without any, "O" and 1."""
+        references, predictions, confidences = [], [], []
         for k, (_, words, row) in enumerate(self._sentences(examples)):
             count = int(inferred["count"][k])
-            start, label = inferred["start"][k, :count], inferred["label"][k, :count]
+            start, label, score = (inferred[name][k, :count] for name in ("start", "label", "score"))
             first = np.searchsorted(start, words[:, 0])
             there = [i < count and start[i] < end for i, end in zip(first.tolist(), words[:, 1].tolist(), strict=True)]
             predictions.append([self.labels[label[i]] if has else "O" for i, has in zip(first, there, strict=True)])
+            confidences.append([float(score[i]) if has else 1.0 for i, has in zip(first, there, strict=True)])
             references.append(row)
-        return references, predictions
+        return references, predictions, confidences
+
+    def label_counts(self, examples: Examples) -> dict[str, int]:
+        found = [tag for _, _, row in self._sentences(examples) for tag in row]
+        begun = [tag[2:] for tag in found if tag.startswith("B-")]  # entities, where there are such
+        return Counter(begun or found)
+
+    def outcomes(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> Outcomes:
+        references, predictions, confidences = self._by_word(examples, inferred)
+        example = np.repeat(np.arange(len(references)), [len(row) for row in references])
+        # A tag that only occurs where it was inferred for want of a piece, "O", may not be among the labels.
+        names = self.labels if "O" in self.labels else (*self.labels, "O")
+        index = {name: i for i, name in enumerate(names)}
+        expected, predicted = (
+            np.asarray([index[tag] for row in rows for tag in row], int) for rows in (references, predictions)
+        )
+        confidence = np.asarray([score for row in confidences for score in row], float)
+        return Outcomes(names, example, expected, predicted, confidence, confidence)
 
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> TokenClassification:
         return self
