@@ -1,7 +1,11 @@
-"""A C program that knows TensorFlow and tensorflow-text, and neither Python nor tfbert, answers as the Predictor does."""
+"""A C program that knows TensorFlow and tensorflow-text, and neither Python nor tfbert, answers as the Predictor and the Keras model do.
+
+For each task: 500 real texts (more where the development data are), every line of the naughty strings, and the hard texts.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,14 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfbert import tokenization
+import tfbert
+from tfbert import models, tasks, tokenization
 from tfbert._compat import tf, tf_text
 from tfbert.serving import Predictor, export, wire
 from tfbert.serving.hard_texts import HARD_TEXTS
-from tfbert.tasks import SequenceClassification
+from tfbert.serving.inputs import feeds, spread
+from tfbert.serving.rows import rows
 
 SOURCE = Path(__file__).with_name("serve.c")
-LABELS = ("no", "perhaps", "café")
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+TASKS = {
+    "single": tasks.SequenceClassification(labels=("no", "perhaps", "café"), pair=False, max_length=32),
+    "windows": tasks.SequenceClassification(labels=("no", "yes"), pair=False, max_length=16, long_text="windows"),
+    "multi": tasks.SequenceClassification(labels=("no", "yes"), kind="multi", pair=True, max_length=32),
+    "regression": tasks.SequenceClassification(kind="regression", pair=True, symmetric=True, max_length=32),
+    "tokens": tasks.TokenClassification(labels=TAGS, max_length=32, stride=8),
+    "questions": tasks.QuestionAnswering(no_answer=True, max_length=48, stride=8, max_question_length=16),
+    "choices": tasks.MultipleChoice(choices=3, max_length=32),
+    "embedding": tasks.SentenceEmbedding(label_range=(0, 1), max_length=32),
+    "masked": tasks.MaskedLM(max_length=32),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,43 +53,94 @@ def program(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tiny, tmp_path_factory) -> Path:
-    task = SequenceClassification(labels=LABELS, pair=False, max_length=32)
-    model = task.build(tiny, seed=4)
-    rng = np.random.default_rng(8)
-    for variable in model.trainable_weights[-2:]:  # the head: large enough that answers differ
-        variable.assign(rng.normal(size=variable.shape).astype(np.float32))
-    return export(task, model, tokenization.load_tokenizer(tiny), tmp_path_factory.mktemp("export"))
+def texts() -> list[str]:
+    """Real messages, the hard texts and, where the development data are, every line of the naughty strings."""
+    examples = Path(__file__).resolve().parents[1] / "examples" / "data"
+    found = [row["text"] for row in tfbert.read(examples / "delivery_train.csv")][:500]
+    found += HARD_TEXTS
+    naughty = Path(os.environ.get("TFBERT_DATA", examples.parents[2] / "shared" / "data")) / "unicode" / "blns.json"
+    if naughty.is_file():
+        found += json.loads(naughty.read_text("utf-8"))
+    return found
 
 
-def tensor_names(place: Path) -> list[str]:
-    """The input and the outputs of serving_default, as the SignatureDef in saved_model.pb names them."""
+def tensor_names(place: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The inputs and the outputs of serving_default, as the SignatureDef in saved_model.pb names them."""
     content = (place / "saved_model.pb").read_bytes()
     (meta,) = (value for number, value in wire.fields(content) if number == 2)
     signature = tf.compat.v1.MetaGraphDef.FromString(meta).signature_def["serving_default"]
-    return [signature.inputs["text"].name, signature.outputs["label"].name, signature.outputs["score"].name]
+    return tuple({name: info.name for name, info in side.items()} for side in (signature.inputs, signature.outputs))
 
 
-def test_c_and_python_give_the_same_answers(program, place):
-    rng = np.random.default_rng(2)
-    words = "good bad film plot the a of not very 2024 naïve ΟΔΟΣ 東京 😀 [SEP] x-ray don't".split()
-    texts = [" ".join(rng.choice(words, size=int(rng.integers(0, 50)))) for _ in range(60)]
-    # The program reads lines of C strings, so the texts with line ends and NUL are not for it.
-    texts += [text for text in HARD_TEXTS if not {"\n", "\0"} & set(text)]
+def run(program: Path, predictor: Predictor, shapes, columns: dict[str, np.ndarray]) -> list[dict]:
+    """The program's answers, in the form of the Predictor's."""
+    place = predictor.directory
+    inputs, outputs = tensor_names(place)
+    named = ",".join(inputs[name] + (f"*{shape[1]}" if len(shape) > 1 else "") for name, shape in shapes.items())
+    count = len(next(iter(columns.values())))
     libraries = sorted(map(str, Path(tf_text.__file__).parent.rglob("_*.so")))
     done = subprocess.run(
-        [program, str(place), *tensor_names(place), *libraries],
-        input="".join(text + "\n" for text in texts).encode(),
+        [program, str(place), str(count), named, ",".join(outputs.values()), *libraries],
+        input="".join(text.hex() + "\n" for name in shapes for text in columns[name].ravel()).encode(),
         capture_output=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    answers = [line.split("\t") for line in done.stdout.decode().splitlines()]
-    expected = Predictor(place)(texts, batch_size=len(texts))
-    assert len(texts) > 100
-    assert [label for label, _ in answers] == [answer["label"] for answer in expected]
-    np.testing.assert_allclose(
-        [float(score) for _, score in answers], [answer["score"] for answer in expected], rtol=0, atol=1e-6
-    )
-    assert len({label for label, _ in answers}) > 1
+    lines = iter(done.stdout.decode().splitlines())
+    read = {"S": bytes.fromhex, "f": float, "i": int, "b": lambda text: bool(int(text))}
+    kinds = {name: spec.as_numpy_dtype for name, spec in predictor._function.output_dtypes.items()}
+    tensors = {}
+    for name in outputs:
+        shape = [int(size) for size in next(lines).removeprefix("shape").split()]
+        kind = "S" if kinds[name] is object else np.dtype(kinds[name]).kind
+        values = np.empty(int(np.prod(shape)), object if kind == "S" else kinds[name])
+        for i in range(len(values)):
+            values[i] = read[kind](next(lines))
+        tensors[name] = values.reshape(shape)
+    assert next(lines, None) is None
+    return rows({name: tensors[name] for name in predictor.outputs})
+
+
+def same(one: list[dict], other: list[dict], given: list) -> int:
+    """Compares answers, numbers to 1e-5, all else exactly; returns how many values were compared."""
+    count = 0
+    for left, right, row in zip(one, other, given, strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            floats = isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float))
+            if floats:
+                np.testing.assert_allclose(value, right[name], rtol=1e-5, atol=1e-5)
+            else:
+                assert value == right[name], (name, row)
+            count += len(value) if isinstance(value, list) else 1
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TASKS)
+def test_c_export_and_model_give_the_same_answers(case, program, tiny, texts, tmp_path):
+    task = TASKS[case]
+    model, tokenizer = task.build(tiny, seed=4), tokenization.load_tokenizer(tiny)
+    rng = np.random.default_rng(8)
+    for variable in models.transformer_of(model).layers[-1].trainable_weights[-2:]:  # large enough that answers differ
+        variable.assign(rng.normal(size=variable.shape).astype(np.float32))
+    place = export(task, model, tokenizer, tmp_path)
+    given = spread([f"{text} [MASK]" for text in texts] if case == "masked" else texts, task.input_shapes)
+    assert len(given) > 500
+    ours = tfbert.predict(task, model, tokenizer, given)
+    predictor = Predictor(place)
+    compared = same(ours, predictor(given), given)
+    assert compared == same(ours, _in_batches(program, predictor, task, given), given) >= len(given)
+    assert len({json.dumps(answer) for answer in ours}) > len(given) / 4
+
+
+def _in_batches(program, predictor, task, given: list[dict]) -> list[dict]:
+    """By length, as padding to the longest of all texts would take long."""
+    order = sorted(range(len(given)), key=lambda i: len(str(given[i])))
+    answers: list[dict] = [{}] * len(given)
+    for chosen in np.array_split(order, 3):
+        columns = {name: x.numpy() for name, x in feeds([given[i] for i in chosen], task.input_shapes).items()}
+        for i, answer in zip(chosen, run(program, predictor, task.input_shapes, columns), strict=True):
+            answers[i] = answer
+    return answers

@@ -113,7 +113,7 @@ def as_examples(task, data: Iterable) -> Examples:
                 )
             values = dict(zip(task.inputs, values))
         made.append(values)
-    return from_iterable(made, "data")
+    return from_iterable(made, "data", keep_nuls=True)
 
 
 class Inference:

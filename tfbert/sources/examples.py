@@ -11,6 +11,7 @@ import numpy as np
 from tfbert.errors import InputError
 
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DEEPEST = 64  # far above any real row; keeps a nesting bomb or a list that holds itself from exhausting the stack
 
 
@@ -79,7 +80,7 @@ class Examples(list):
         return sorted(set().union(*self))
 
 
-def from_iterable(rows, source: str = "examples") -> Examples:
+def from_iterable(rows, source: str = "examples", *, keep_nuls: bool = False) -> Examples:
     """Makes Examples of any iterable of dicts: a list, a generator, a pandas DataFrame, a Hugging Face dataset.
 
     NumPy scalars and arrays become Python's, tuples become lists, bytes are decoded as UTF-8; NUL characters are
@@ -88,6 +89,7 @@ def from_iterable(rows, source: str = "examples") -> Examples:
     Args:
         rows: the rows; each a mapping from a field's name to its value.
         source: what messages call the data (default "examples").
+        keep_nuls: leave NUL characters where they are: texts to be answered, whose places count every character (default False).
 
     Raises:
         InputError: names the first row that is not a mapping.
@@ -112,7 +114,7 @@ def from_iterable(rows, source: str = "examples") -> Examples:
         rows = rows.to_dict("records")
     if not isinstance(rows, Iterable):
         raise InputError(f"{wrong} {type(rows).__name__}")
-    cleaning = Cleaning()
+    cleaning = Cleaning(keep_nuls=keep_nuls)
     clean = [cleaning.row(row, f"row {number} of {source}") for number, row in enumerate(rows, 1)]
     return Examples(clean, source=source, notes=cleaning.notes(source))
 
@@ -128,7 +130,8 @@ class Cleaning:
         ['examples: 1 NUL character removed']
     """
 
-    def __init__(self):
+    def __init__(self, *, keep_nuls: bool = False):
+        self._unfit = _SURROGATE if keep_nuls else _UNFIT
         self.nuls = 0
         self.surrogates = 0
 
@@ -172,11 +175,12 @@ class Cleaning:
         return value
 
     def _text(self, text: str) -> str:
-        if text.isascii() and "\0" not in text or not _UNFIT.search(text):
+        if text.isascii() and "\0" not in text or not self._unfit.search(text):
             return text
-        nuls = text.count("\0")
-        text, found = _UNFIT.subn("\ufffd", text.replace("\0", ""))
-        self.nuls += nuls
+        if self._unfit is _UNFIT:
+            self.nuls += text.count("\0")
+            text = text.replace("\0", "")
+        text, found = _SURROGATE.subn("\ufffd", text)
         self.surrogates += found
         return text
 
