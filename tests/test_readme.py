@@ -22,7 +22,9 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
 
 def shortened(text: str, checkpoint: Path) -> str:
     """One epoch, and the tiny checkpoint."""
-    return re.sub(r"(--epochs |epochs=)5", r"\g<1>1", text.replace("all-MiniLM-L6-v2", str(checkpoint)))
+    for name in ("all-MiniLM-L6-v2", "bert-base-uncased"):
+        text = text.replace(name, str(checkpoint))
+    return re.sub(r"(--epochs |epochs=)5", r"\g<1>1", text)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,19 @@ def played(tiny, tmp_path_factory) -> dict[str, list]:
     """Runs the README from top to bottom; what each command printed, by its first words."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "examples").symlink_to(ROOT / "examples")
+    pairs = [
+        {"text": f"it was {i}", "text_pair": "it is", "label": label}
+        for i in range(10)
+        for label in ("entailment", "neutral", "contradiction")
+    ]
+    tfbert.fine_tune(
+        tfbert.SequenceClassification(max_length=32),
+        tiny,
+        pairs,
+        epochs=1,
+        directory=folder / "saved_models" / "nli",
+        export=False,
+    )
     return {"folder": folder, "checkpoint": tiny, "printed": []}
 
 
