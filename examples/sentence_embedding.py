@@ -16,7 +16,7 @@ import tfbert
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "saved_models" / "search"
-QUERIES = ["Who gave money after the fire?", "Is the place shut at lunch time?", "How did he get to the lighthouse?"]
+QUERIES = ["What happened to the mill?", "Is the place shut at lunch time?", "What makes the windows dirty?"]
 
 
 def sentences(text: str) -> list[str]:

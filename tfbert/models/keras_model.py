@@ -155,6 +155,9 @@ def sentence_encoder(model, pooling: str, *, normalize: bool):
             vector = tf.reduce_sum(hidden * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1e-9)
         return tf.math.l2_normalize(vector, -1, epsilon=1e-24) if normalize else vector
 
+    # The pooler takes no part: it stays as it is, and Keras has no gradient to miss.
+    if getattr(getattr(model, model.base_model_prefix), "pooler", None) is not None:
+        getattr(model, model.base_model_prefix).pooler.trainable = False
     encoder = as_keras(model)
     inputs = {tensor.name: tensor for tensor in encoder.inputs}
     hidden = encoder.output["last_hidden_state"]
