@@ -127,6 +127,14 @@ def test_what_cannot_be_done_is_refused(made, tiny, tmp_path):
         tfbert.evaluate(task, model, tokenizer, [{"text": "the [MASK]"}])
     with pytest.raises(InputError, match="top_k is 0; it must be at least 1"):
         tasks.MaskedLM(top_k=0)
+    long = tasks.MaskedLM(max_length=65)
+    for work in (
+        lambda: tfbert.predict(long, model, tokenizer, ["a"]),
+        lambda: serving.export(long, model, tokenizer, tmp_path / "export"),
+    ):
+        with pytest.raises(InputError, match="max_length is 65, but .* has 64 positions"):
+            work()
+    assert not (tmp_path / "export").exists()
     maskless = transformers.BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, mask_token=None)
     with pytest.raises(InputError, match="the tokenizer has no mask token"):
         tfbert.predict(task, model, maskless, ["a"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert import analysis
+from tfbert import analysis, models
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.pipeline import batches, whole_examples
@@ -123,7 +123,7 @@ class Inference:
     """
 
     def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64):
-        self.task, self.batch_size = task, batch_size
+        self.task, self.tokenizer, self.batch_size = task, tokenizer, batch_size
         self.features = task.features(tokenizer, examples, targets=False)
         # Longest first: if memory does not suffice, that shows in the first batch.
         splits = self.features.example_splits
@@ -135,6 +135,7 @@ class Inference:
             raise InputError("there is no row to compute; the data is empty")
         batches = whole_examples(self.features, batch_size=self.batch_size, order=self.order)
         if self._model is not model:
+            models.check_task(self.task, model, self.tokenizer)
             self._step, self._model = inference_step(self.task, model, batches.element_spec), model
         parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)

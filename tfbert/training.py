@@ -177,9 +177,7 @@ class _Run:
         try:
             with tf.device(_device(self.settings["strategy"])):
                 model = self.task.build(self.checkpoint, seed=seed, new_head=self.settings["new_head"])
-                models.check_tokenizer(
-                    model, self.tokenizer, max_length=self.task.max_length, pair=len(self.task.inputs) > 1
-                )
+                models.check_task(self.task, model, self.tokenizer)
                 history = self._fit(model)
         finally:
             keras.mixed_precision.set_global_policy("float32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfbert.models.configuration import dropout
-from tfbert.models.inspection import check_tokenizer, describe
+from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
     as_keras,
@@ -23,6 +23,7 @@ __all__ = [
     "as_keras",
     "at_token",
     "by_choice",
+    "check_task",
     "check_tokenizer",
     "describe",
     "dropout",

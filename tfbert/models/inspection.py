@@ -154,6 +154,12 @@ def check_tokenizer(model, tokenizer, *, max_length: int, pair: bool = False) ->
     _check_vocabulary(Path(folder), tokenizer, name)
 
 
+def check_task(task, model, tokenizer) -> None:
+    """Raises InputError unless a task's inputs and a tokenizer fit a model (see `check_tokenizer`); any other Keras model passes."""
+    if hasattr(transformer_of(model), "config"):
+        check_tokenizer(model, tokenizer, max_length=task.max_length, pair=len(task.inputs) > 1)
+
+
 def _check_vocabulary(folder: Path, tokenizer, name: str) -> None:
     """Compares a tokenizer's ids with those of the tokenizer files in the model's own folder, where there are such."""
     own = _vocabulary(folder) if folder.is_dir() else None

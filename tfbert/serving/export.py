@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert import tokenization
+from tfbert import models, tokenization
 from tfbert._compat import tf, versions
 from tfbert.errors import InputError
 from tfbert.files import new_directory, sha256, write_json
@@ -70,6 +70,7 @@ def export(
     operations(target)  # an unknown target is told before the work
     place = new_version(directory, version)
     texts = as_rows(task, texts)
+    models.check_task(task, model, tokenizer)
     check_weights(model)
     tokenize = tokenization.graph_tokenizer(tokenizer)
     cases = hard_cases(task, tokenizer, texts)

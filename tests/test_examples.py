@@ -1,0 +1,60 @@
+"""Every example script runs, trains and asks, with a tiny checkpoint in place of the packaged one, and is short."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+from tfbert import models, tokenization
+from tfbert._compat import keras, transformers
+from tfbert.models.loading import quiet
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+# The words that must be on the screen in the end: a score of the test data, and one of the questions with its answer.
+SHOWN = {
+    "multiple_choice": (r"accuracy +[01]\.\d{3}", r"Who repaired the clock\? +[01]\.\d\d  \w+"),
+    "question_answering": (r"exact_match +[01]\.\d{3}", r"Where does the bus stop now\? +[01]\.\d\d .* \[\d+, \d+\)"),
+    "sentence_embedding": (r"recall_at_1 +[01]\.\d{3} +[01]\.\d{3}", r"What happened to the mill\? +[-01]\.\d\d  \w+"),
+    "sequence_classification": (r"accuracy +[01]\.\d{3}", r"[01]\.\d\d"),
+    "token_classification": (r"f1 +[01]\.\d{3}", r"Zoë Brandt of Kestrel Freight"),
+}
+
+
+@pytest.fixture(scope="module")
+def roomy(tiny, tmp_path_factory) -> Path:
+    """The tiny checkpoint with positions for a whole passage, whose words are letters to it."""
+    config = transformers.BertConfig.from_pretrained(tiny)
+    config.max_position_embeddings = 512
+    keras.utils.set_random_seed(7)
+    with quiet():
+        model = transformers.TFBertModel(config)
+        model.build_in_name_scope()
+    place = tmp_path_factory.mktemp("roomy") / "bert"
+    models.save(model, place, tokenization.load_tokenizer(tiny))
+    return place
+
+
+def test_every_example_is_short_and_tested():
+    scripts = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.py")}
+    assert scripts.keys() == SHOWN.keys()
+    for name, text in scripts.items():
+        assert len(text.splitlines()) <= 80, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_example_trains_and_asks_its_export(name, roomy, tmp_path, capsys):
+    text = (EXAMPLES / f"{name}.py").read_text("utf-8").replace("all-MiniLM-L6-v2", str(roomy))
+    text = re.sub(r'(epochs"?[=:] ?)\d+', r"\g<1>1", text)
+    script = types.ModuleType(name)
+    script.__file__ = str(EXAMPLES / f"{name}.py")
+    exec(compile(text, script.__file__, "exec"), vars(script))
+    script.OUTPUT = tmp_path / "out"
+    script.train()
+    script.ask()
+    printed = capsys.readouterr().out
+    for pattern in SHOWN[name]:
+        assert re.search(pattern, printed), printed
