@@ -88,3 +88,34 @@ def test_files_and_modules_named_in_the_readme_are_there():
         assert (ROOT / link).exists(), link
     for module in re.findall(r"`tfbert\.(\w+)`", README):
         assert (ROOT / "tfbert" / module).exists() or (ROOT / "tfbert" / f"{module}.py").exists(), module
+
+
+ANSWERING = {
+    "token-classification": tfbert.TokenClassification(labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), max_length=32),
+    "question-answering": tfbert.QuestionAnswering(no_answer=False, max_length=64),
+    "multiple-choice": tfbert.MultipleChoice(choices=2, max_length=32),
+    "sentence-embedding": tfbert.SentenceEmbedding(max_length=32),
+    "masked-lm": tfbert.MaskedLM(top_k=2, max_length=32),
+}
+
+
+def kinds(answer: dict) -> dict:
+    return {name: type((value or [None])[0] if isinstance(value, list) else value) for name, value in answer.items()}
+
+
+def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_theirs(tiny):
+    text = (ROOT / "saved_models" / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([\w-]+) \| `(.+?)` \| `(.+?)` \|$", text, re.M)
+    assert [name for name, _, _ in rows] == list(ANSWERING)
+    tokenizer = tfbert.load_tokenizer(tiny)
+    for name, instance, prediction in rows:
+        task, instance, shown = ANSWERING[name], json.loads(instance), json.loads(prediction)
+        assert task.name == name
+        (answer,) = tfbert.predict(task, task.build(tiny), tokenizer, [instance])
+        assert answer.keys() == shown.keys()
+        assert kinds({key: value for key, value in answer.items() if value != []}).items() <= kinds(shown).items()
+        if "context" in instance:
+            assert instance["context"][shown["start"] : shown["end"]] == shown["answer"]
+        if "entity" in shown:
+            places = zip(shown["start"], shown["end"], strict=True)
+            assert [instance[start:end] for start, end in places] == shown["entity"] and shown["count"] == 2
