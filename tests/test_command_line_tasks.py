@@ -113,4 +113,4 @@ def test_a_task_goes_from_a_file_to_an_export_that_answers_alike(task, tiny, tmp
     assert summary["metrics"] == scores["metrics"] and summary["by_label"] == scores["by_label"]
     assert len(rows) == sum(group["examples"] for group in summary["by_length"])
     assert all(row["loss"] >= 0 and row["answer"].keys() == outputs and row["tokens"] > 0 for row in rows)
-    assert (place / "report.html").is_file()
+    assert result["report"] == str(place / "report.html") and (place / "report.html").is_file()

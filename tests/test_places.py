@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from tfbert._compat import keras, transformers
 from tfbert.evaluation import predict
 from tfbert.models.loading import quiet
 
-LINES = 1000
+# TFBERT_LINES=10000 pytest tests/test_places.py compares as many lines, in ten times the time.
+LINES = int(os.environ.get("TFBERT_LINES", "1000"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def lines(data) -> list[str]:
         for name in sorted(archive.namelist()):
             if name.endswith(".txt"):
                 text = archive.read(name).decode("utf-8", "ignore").replace("\0", "")
-                found += [line for line in text.split("\n") if len(line) > 20][3:8]
+                found += [line for line in text.split("\n") if len(line) > 20][3:40]
     chosen = np.random.default_rng(0).choice(len(found), LINES, replace=False)
     naughty = [line for line in json.loads((data / "unicode" / "blns.json").read_text("utf-8")) if line.strip()]
     return [*(found[i] for i in sorted(chosen)), *naughty]

@@ -17,6 +17,7 @@ h1, h2 { font-weight: 600 } h2 { margin-top: 2em; border-bottom: 1px solid #ccc 
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px } th, td { padding: .3em .8em; border-bottom: 1px solid #ddd }
 th { text-align: left; background: #f4f4f4 } td { vertical-align: top; overflow-wrap: break-word; min-width: 3em; max-width: 34em }
 td.n { text-align: right; white-space: nowrap }
+.worst td:first-child { overflow-wrap: anywhere; max-width: 10em } .worst td:nth-child(2) { min-width: 30em }
 img { max-width: 100%; height: auto; margin: .5em 1em .5em 0 } p.note { color: #666; font-size: 13px }
 """
 
@@ -104,9 +105,13 @@ def _worst(details: Mapping[str, Any]) -> str:
         windows = len(example["windows"])
         size = f"{example['tokens']:,}" + (f" in {windows} rows" if windows > 1 else "")
         rows.append(
-            [example["where"], _brief(example["input"]), _brief(example["expected"]), _brief(answer), _number(example["loss"]), size]
-        )  # fmt: skip
-    return _table(["place", "input", "expected", "answer", "loss", "tokens"], rows)
+            [
+                example["where"].rsplit("/", 1)[-1],
+                *map(_brief, (example["input"], example["expected"], answer, example["loss"])),
+                size,
+            ]
+        )
+    return f'<div class="worst">{_table(["place", "input", "expected", "answer", "loss", "tokens"], rows)}</div>'
 
 
 def _data(task, sheet: Mapping[str, Any]) -> list[str]:

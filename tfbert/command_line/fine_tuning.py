@@ -58,7 +58,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
-    """Fine-tunes, and emits {"output", "metrics", "export", ...}."""
+    """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
     train, validation, test = (
         None if path is None else reading.read_file(path, arguments)
         for path in (arguments.train, arguments.validation, arguments.test)
@@ -72,13 +72,14 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
         directory=arguments.output,
         **arguments.settings,
     )
-    exports = versions(tuned.directory)
+    exports, report = versions(tuned.directory), tuned.directory / "report.html"
     measured = ("best_epoch", "train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes")
     emit(
         {
             "output": tuned.directory,
             "metrics": tuned.metrics["metrics"],
             "export": exports[max(exports)] if exports else None,
+            "report": report if report.is_file() else None,
             **{name: tuned.metrics[name] for name in measured if name in tuned.metrics},
         }
     )
