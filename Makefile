@@ -44,6 +44,8 @@ $(BIN)/python:
 	  echo "make: install one and name it: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	# The pip that comes with Python 3.10 searches for versions that fit together for hours.
+	$(PIP) install --upgrade pip
 
 # PyTorch and what else is measured beside tfbert, apart from it.
 .venv-peers/stamp: benchmarks/requirements-peers.txt

@@ -113,6 +113,7 @@ def test_weights_of_the_best_epoch_are_kept(tiny, tmp_path, monkeypatch):
         VALIDATION,
         directory=tmp_path / "a",
         export=False,
+        report=False,
         **{**OPTIONS, "epochs": 3, "schedule": "constant"},
     )
     monkeypatch.undo()

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfbert import models, tokenization
-from tfbert._compat import tf, versions
+from tfbert import tokenization
+from tfbert._compat import lazy, tf, versions
 from tfbert.errors import InputError
 from tfbert.files import new_directory, sha256, write_json
 from tfbert.serving import warmup
@@ -20,6 +20,9 @@ from tfbert.serving.layout import INFORMATION, WARMUP, new_version
 from tfbert.serving.operations import check_operations, operations
 from tfbert.serving.rows import rows
 from tfbert.serving.self_test import as_rows, check_export, check_ids, hard_cases, serialized
+
+# Whoever only calls an export does not need the models.
+models = lazy("tfbert.models")
 
 FORMAT_VERSION = 1
 GOLDEN = 20  # texts stored with their answers
