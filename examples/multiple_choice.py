@@ -18,8 +18,10 @@ import tfbert
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "saved_models" / "choices"
 UNSEEN = {
-    "Who repaired the clock?": "It strikes seven at noon. A locksmith from Ghent took it apart. The tower is closed. It cost 400 euros.",
-    "How high was the water?": "The mayor wore rubber boots. Rain fell for a week. It stood 40 cm deep. Two cellars were pumped out.",
+    "Who mended the clock?": "The church clock of Velden strikes seven at noon, which bothers nobody. In spring Anton Maes, a locksmith "
+    "from Ghent, took it apart and mended the chain. The parish paid him 400 euros. The tower stays shut until the swifts have gone.",
+    "How high was the water?": "The mayor came in rubber boots. It had rained for a week when the Lys broke its banks on Friday night. In "
+    "Mill Street the water stood 40 centimetres high. The fire brigade pumped out two cellars and saved a piano.",
 }
 
 

@@ -15,7 +15,7 @@ from tfbert.models.loading import quiet
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # The words that must be on the screen in the end: a score of the test data, and one of the questions with its answer.
 SHOWN = {
-    "multiple_choice": (r"accuracy +[01]\.\d{3}", r"Who repaired the clock\? +[01]\.\d\d  \w+"),
+    "multiple_choice": (r"accuracy +[01]\.\d{3}", r"Who mended the clock\? +[01]\.\d\d  \w+"),
     "question_answering": (r"exact_match +[01]\.\d{3}", r"Where does the bus stop now\? +[01]\.\d\d .* \[\d+, \d+\)"),
     "sentence_embedding": (r"recall_at_1 +[01]\.\d{3} .*[01]\.\d{3}", r"Can I drink beer .*\n +-?[01]\.\d\d  \w+"),
     "sequence_classification": (r"accuracy +[01]\.\d{3}", r"[01]\.\d\d"),
