@@ -295,3 +295,17 @@ def test_without_matplotlib_a_report_asked_for_is_an_error_before_the_work(monke
     assert not (tmp_path / "a").exists()
     tfbert.fine_tune(task, tiny, rows, directory=tmp_path / "b", epochs=1, export=False)
     assert not (tmp_path / "b" / "report.html").exists() and (tmp_path / "b" / "metrics.json").exists()
+
+
+def test_a_report_that_fails_costs_nobody_a_training(monkeypatch, tiny, tmp_path):
+    def broken(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("tfbert.training.html", broken)
+    rows = [{"text": f"a {i}", "label": "ab"[i % 2]} for i in range(40)]
+    with pytest.raises(MemoryError):
+        tfbert.fine_tune(
+            tasks.SequenceClassification(max_length=8), tiny, rows, directory=tmp_path / "a", epochs=1, export=False
+        )
+    kept = tfbert.load(tmp_path / "a")
+    assert kept.metrics["rows"]["train"] == 36 and not (tmp_path / "a" / "report.html").exists()

@@ -129,36 +129,36 @@ def fine_tune(
                     task.check_coverage(part)
         task, model, history, results = _Run(task, checkpoint, tokenizer, train, validation, test, settings)()
         tuned = FineTuned(task, model, tokenizer, history, results, directory)
-        parts = {"train": train, "validation": validation, **({} if test is None else {"test": test})}
-        _write(tuned, _report(tuned, parts) if report else None, export)
+        _write(tuned, export)
+        if report:
+            _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
     return tuned
 
 
-_SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head"
-).split()
-
-
-def _report(tuned: FineTuned, parts: dict[str, Examples]) -> str:
-    """The text of report.html; the data sheet goes into the metrics too."""
-    tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, parts)
-    final = parts.get("test", parts["validation"])
-    details = evaluation.evaluate(tuned.task, tuned.model, tuned.tokenizer, final, details=True)
-    return html(tuned.task, tuned.metrics, tuned.history, details)
-
-
-def _write(tuned: FineTuned, page: str | None, export: bool) -> None:
+def _write(tuned: FineTuned, export: bool) -> None:
     """Writes the folder, which appears when all in it is complete."""
     with files.new_directory(tuned.directory, overwrite=True) as folder:
         models.save(tuned.model, folder / "checkpoint", tuned.tokenizer)
         files.write_json(folder / "task.json", tuned.task.to_json())
         files.write_json(folder / "metrics.json", tuned.metrics)
         files.write_text(folder / "history.csv", _table(tuned.history))
-        if page:
-            files.write_text(folder / "report.html", page)
         if export:
             version = _next_version(tuned.directory)
             serving.export(tuned.task, tuned.model, tuned.tokenizer, folder, version=version)
+
+
+def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
+    """Adds the data sheet to metrics.json, and report.html: at last, so that whatever fails here costs nobody a training."""
+    tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, parts)
+    final = parts.get("test", parts["validation"])
+    details = evaluation.evaluate(tuned.task, tuned.model, tuned.tokenizer, final, details=True)
+    files.write_json(tuned.directory / "metrics.json", tuned.metrics)
+    files.write_text(tuned.directory / "report.html", html(tuned.task, tuned.metrics, tuned.history, details))
+
+
+_SETTINGS = (
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head"
+).split()
 
 
 class _Run:
