@@ -44,7 +44,7 @@ $(BIN)/python:
 	  echo "make: install one and name it: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	# The pip that comes with Python 3.10 searches for versions that fit together for hours.
+	# The pip that comes with Python 3.10 had found no versions that fit together after 15 minutes.
 	$(PIP) install --upgrade pip
 
 # PyTorch and what else is measured beside tfbert, apart from it.

@@ -73,6 +73,11 @@ def test_what_is_no_entailment_is_refused(made, tiny):
     refused("labels are .*; give at least one, each once", labels=[])
     refused("labels are .*; give at least one, each once", labels=["a", "a"])
     refused("must have {} where the label goes", template="this is it")
+    refused("max_length is 65, but .* has 64 positions", task=dataclasses.replace(task, max_length=65))
+    braces = tfbert.zero_shot(
+        task, model, tokenizer, TEXTS, LABELS, template="{it} is {}"
+    )  # only {} is the label's place
+    assert len(braces) == len(TEXTS)
     refused(r"no label 'entails'.*name the right one, entailment=.*Did you mean 'entailment'\?", entailment="entails")
     refused("no label 'not_entailment'", multi=True, contradiction="not_entailment")
     refused("needs a sequence-classification of pairs", task=dataclasses.replace(task, pair=False))

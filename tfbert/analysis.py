@@ -139,9 +139,10 @@ def data_sheet(task, tokenizer, parts: Mapping[str, Examples]) -> dict[str, Any]
     for name, examples in parts.items():
         lengths = uncut.features(tokenizer, examples, targets=False).draws
         own = seen[name] = {}
-        duplicates = contradictions = 0
+        duplicates = contradictions = leaked = 0
         for row in examples:
             text, label = _key(task, row)
+            leaked += name != "train" and text in seen.get("train", ())
             duplicates += text in own
             contradictions += own.setdefault(text, label) != label
         sheet[name] = {
@@ -158,7 +159,7 @@ def data_sheet(task, tokenizer, parts: Mapping[str, Examples]) -> dict[str, Any]
             "contradictions": contradictions,
         }
         if name != "train" and "train" in seen:
-            sheet[name]["in_train"] = sum(_key(task, row)[0] in seen["train"] for row in examples)
+            sheet[name]["in_train"] = leaked
     return sheet
 
 

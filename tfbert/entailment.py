@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tfbert import models
 from tfbert._compat import tf
 from tfbert.errors import InputError, suggest
 from tfbert.pipeline import batches
@@ -56,9 +57,10 @@ def zero_shot(
     labels, texts = list(labels), [texts] if isinstance(texts, str) else list(texts)
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"labels are {labels}; give at least one, each once")
-    if template.format("\0") == template:
+    if "{}" not in template:
         raise InputError(f"template is {template!r}; it must have {{}} where the label goes")
-    pairs = [{"text": text, "text_pair": template.format(label)} for text in texts for label in labels]
+    pairs = [{"text": text, "text_pair": template.replace("{}", label)} for text in texts for label in labels]
+    models.check_task(task, model, tokenizer)
     features = task.features(tokenizer, from_iterable(pairs, "texts"), targets=False)
     logits = model.predict(batches(features, batch_size=batch_size), verbose=0)["logits"]  # [N * L, 3]
     chosen = tf.reshape(tf.gather(logits, places, axis=1), [len(texts), len(labels), len(places)])

@@ -75,7 +75,7 @@ def fine_tune(
     """Fine-tunes a checkpoint on labelled examples and writes checkpoint, scores and export into one new folder.
 
     Each epoch ends with a validation; the weights of the epoch with the best score are kept. The folder appears when everything in
-    it is complete and has been tested; a run that fails or is killed leaves nothing.
+    it is complete and has been tested, and only a report comes after; a run that fails or is killed before leaves nothing.
 
     Args:
         task: such as `SequenceClassification()`; fields left open are filled from the training data.

@@ -29,14 +29,13 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Scores, and emits {"metrics": {...}, "by_label": {...}}; with --details the rest of the analysis too, and a line for each example."""
     examples = reading.read_file(arguments.data, arguments)
     tuned = tfbert.load(arguments.directory)
-    task = tuned.task
-    if arguments.settings.get("details"):
-        found = tfbert.evaluate(task, tuned.model, tuned.tokenizer, examples, **arguments.settings)
+    task, settings = tuned.task, dict(arguments.settings)
+    if settings.pop("details", False):
+        found = tfbert.evaluate(task, tuned.model, tuned.tokenizer, examples, details=True, **settings)
         emit({name: value for name, value in found.items() if name not in ("examples", "top_losses")})
         for example in found["examples"]:
             emit(example)
         return
     task.check(examples)
-    settings = {name: value for name, value in arguments.settings.items() if name != "details"}
     inferred = Inference(task, tuned.tokenizer, examples, **settings)(tuned.model)
     emit({"metrics": task.score(examples, inferred), "by_label": task.score_by_label(examples, inferred)})

@@ -131,7 +131,7 @@ class Cleaning:
     """
 
     def __init__(self, *, keep_nuls: bool = False):
-        self._unfit = _SURROGATE if keep_nuls else _UNFIT
+        self._keep_nuls = keep_nuls
         self.nuls = 0
         self.surrogates = 0
 
@@ -175,9 +175,9 @@ class Cleaning:
         return value
 
     def _text(self, text: str) -> str:
-        if text.isascii() and "\0" not in text or not self._unfit.search(text):
+        if text.isascii() and "\0" not in text or not _UNFIT.search(text):
             return text
-        if self._unfit is _UNFIT:
+        if not self._keep_nuls:
             self.nuls += text.count("\0")
             text = text.replace("\0", "")
         text, found = _SURROGATE.subn("\ufffd", text)
