@@ -19,12 +19,13 @@ from tfbert import (
     SequenceClassification,
     _compat,
     callbacks,
+    devices,
     load_tokenizer,
+    models,
     optimizers,
     pipeline,
     schedules,
     sources,
-    training,
 )
 from tfbert._compat import keras, tf
 
@@ -48,7 +49,7 @@ class OneEpochAtATime(keras.callbacks.Callback):
             tokens=self.tokens,
             padding_share=self.padding_shares[epoch],
             loss=float(logs["loss"]),
-            peak_memory_bytes=training.peak_memory_bytes(),
+            peak_memory_bytes=devices.peak_memory_bytes(),
             **self.about,
         )
         self.about = {}
@@ -74,9 +75,9 @@ def main() -> None:
         print(json.dumps(values), file=channel, flush=True)
 
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
-    precision = training.choose_precision(job["precision"])
+    precision = devices.choose_precision(job["precision"])
     keras.utils.set_random_seed(job["seed"])
-    keras.mixed_precision.set_global_policy(training.PRECISIONS[precision])
+    keras.mixed_precision.set_global_policy(devices.PRECISIONS[precision])
     tokenizer = load_tokenizer(job["checkpoint"])
     task = SequenceClassification(labels=tuple(job["names"]), pair=False, max_length=job["max_length"])
     rows = [{"text": text, "label": job["names"][label]} for text, label in zip(job["texts"], job["labels"])]
@@ -90,10 +91,11 @@ def main() -> None:
         warmup_fraction=job["warmup_fraction"],
     )
     optimizer = optimizers.AdamW(rate, weight_decay=job["weight_decay"], clip_norm=job["clip_norm"])
+    optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
     about = {
         "precision": precision,
         "optimizer": "tfbert.AdamW",
-        "attention": "transformers",
+        "attention": "lean",
         "dropout": [config.hidden_dropout_prob, config.attention_probs_dropout_prob],
         "parameters": int(model.count_params()),
         "versions": _compat.versions(),

@@ -198,3 +198,59 @@ def test_mistakes_are_told():
         AdamW(clip_norm=0)
     with pytest.raises(TypeError, match="weight_decy"):
         AdamW(weight_decy=0.1)
+
+
+# Tables of which some rows learn
+
+
+def table_after(steps: int, rows, weight_decay: float = 0.1, clip_norm: float | None = 0.5) -> list[np.ndarray]:
+    """The table and another variable after some steps with gradients for a few rows, each row more than once."""
+    random = np.random.default_rng(3)
+    table = tf.Variable(random.normal(size=[40, 3]).astype(np.float32), name="embeddings/weight")
+    other = tf.Variable(random.normal(size=[4, 2]).astype(np.float32), name="dense/kernel")
+    optimizer = AdamW(
+        keras.optimizers.schedules.PolynomialDecay(0.1, 10), weight_decay=weight_decay, clip_norm=clip_norm
+    )
+    if rows is not None:
+        optimizer.learn_rows(table, rows)
+
+    @tf.function
+    def step(values, ids, dense):
+        optimizer.apply_gradients([(tf.IndexedSlices(values, ids, [40, 3]), table), (dense, other)])
+
+    for _ in range(steps):
+        values, ids = random.normal(size=[9, 3]).astype(np.float32), random.choice([3, 5, 8, 39], 9)
+        step(
+            tf.constant(values), tf.constant(ids, tf.int32), tf.constant(random.normal(size=[4, 2]).astype(np.float32))
+        )
+    return [table.numpy(), other.numpy(), *(variable.shape.as_list() for variable in optimizer.variables)]
+
+
+@pytest.mark.parametrize(("weight_decay", "clip_norm"), [(0.1, 0.5), (0.1, None), (0.0, 0.5)])
+def test_learn_rows_gives_what_the_update_of_the_whole_table_gives_bit_for_bit(weight_decay, clip_norm):
+    whole = table_after(12, None, weight_decay, clip_norm)
+    some = table_after(12, [39, 3, 5, 8, 11, 3], weight_decay, clip_norm)
+    np.testing.assert_array_equal(some[0], whole[0])
+    np.testing.assert_array_equal(some[1], whole[1])
+    assert [5, 3] in some[2:] and [40, 3] not in some[2:]  # the means of five rows, not of forty
+    assert [40, 3] in whole[2:]
+
+
+def test_learn_rows_of_most_rows_updates_the_whole_table():
+    whole, some = table_after(3, None), table_after(3, range(1, 40))
+    np.testing.assert_array_equal(some[0], whole[0])
+    assert [40, 3] in some[2:]
+
+
+def test_learn_rows_refuses_what_it_was_not_told_of():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a row has a gradient that learn_rows was not told of"):
+        table_after(3, [3, 5, 8])
+    table, optimizer = tf.Variable(tf.zeros([40, 3]), name="weight"), AdamW()
+    for rows in ([], [-1, 2], [40]):
+        with pytest.raises(InputError, match="rows must be numbers of 0 to 39, at least one"):
+            optimizer.learn_rows(table, rows)
+    optimizer.learn_rows(table, [1])
+    with pytest.raises(InputError, match="its gradient is dense"):
+        optimizer.apply_gradients([(tf.ones([40, 3]), table)])
+    with pytest.raises(InputError, match="before the model is compiled"):
+        optimizer.learn_rows(table, [1])

@@ -36,7 +36,7 @@ HEAVY = (
 ORDER = [
     {"errors"},
     {"_compat", "files"},
-    {"checkpoint_folder"},
+    {"checkpoint_folder", "devices"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"pipeline", "models"},
     {"tasks"},

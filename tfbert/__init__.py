@@ -46,7 +46,7 @@ _HOMES = {
     "evaluate": "tfbert.evaluation",
     "export": "tfbert.serving",
     "fine_tune": "tfbert.training",
-    "get_strategy": "tfbert.training",
+    "get_strategy": "tfbert.devices",
     "load": "tfbert.training",
     "load_tokenizer": "tfbert.tokenization",
     "make_dataset": "tfbert.pipeline",

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 
@@ -67,6 +69,7 @@ class AdamW(keras.optimizers.AdamW):
             raise InputError(f"weight_decay is {weight_decay!r}; give a number of at least 0 (0 for no decay)")
         if clip_norm is not None and not clip_norm > 0:
             raise InputError(f"clip_norm is {clip_norm!r}; give a number above 0, or None not to clip")
+        self._rows, self._updated = {}, {}
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -79,19 +82,102 @@ class AdamW(keras.optimizers.AdamW):
         )
         self.exclude_from_weight_decay(var_names=[UNDECAYED])
 
+    def learn_rows(self, variable, rows) -> None:
+        """Says which rows of an embedding can have a gradient: the others are decayed and nothing else, as their Adam step is 0.
+
+        What comes out is what the update of the whole table gives. What it costs goes with the rows: a run on texts that use 6,000 of
+        30,522 word pieces spends a quarter of the time on the table, and a fifth of the memory on its means.
+
+        Args:
+            variable: the table [V, D] of a model that is not compiled yet.
+            rows: the numbers of the rows, integers of 0 to V - 1, in any order. A gradient for another row ends the step with an error.
+                Are they more than six tenths of all, the whole table is updated, which is then cheaper.
+
+        Example:
+            >>> import tensorflow as tf
+            >>> table, optimizer = tf.Variable([[1.0]] * 3, name="weight"), AdamW(0.1, weight_decay=0.5)
+            >>> optimizer.learn_rows(table, [2])
+            >>> int(optimizer.apply_gradients([(tf.IndexedSlices(tf.ones([1, 1]), tf.constant([2]), [3, 1]), table)]))
+            1
+            >>> [round(value, 4) for value in table.numpy()[:, 0].tolist()]  # decay of 0.05, and a step of 0.1
+            [0.95, 0.95, 0.85]
+        """
+        rows, size = np.unique(np.asarray(rows, np.int64)), variable.shape[0]
+        if getattr(self, "_built", False):
+            raise InputError("learn_rows comes before the model is compiled and before the first update")
+        if not len(rows) or rows[0] < 0 or rows[-1] >= size:
+            raise InputError(f"rows must be numbers of 0 to {size - 1}, at least one; got {rows[:5].tolist()} ...")
+        if len(rows) <= 0.6 * size:
+            self._rows[self._var_key(variable)] = rows
+
+    def add_variable_from_reference(self, model_variable, variable_name, shape=None, initial_value=None):
+        rows = self._rows.get(self._var_key(model_variable))
+        if rows is not None:
+            shape = [len(rows), *model_variable.shape[1:]]
+        return super().add_variable_from_reference(model_variable, variable_name, shape, initial_value)
+
+    def build(self, var_list):
+        """Makes the means of each variable, and for a table with `learn_rows` the place where its rows are updated."""
+        super().build(var_list)
+        for variable in var_list:
+            key = self._var_key(variable)
+            if key in self._rows and key not in self._updated:
+                self._updated[key] = self.add_variable_from_reference(variable, "rows")
+
     def _clip_gradients(self, grads):
-        return super()._clip_gradients(self._deduplicate_sparse_grad(grads))
+        # Here, and not again where Keras would.
+        return super()._clip_gradients(super()._deduplicate_sparse_grad(grads))
+
+    def _deduplicate_sparse_grad(self, grads):
+        return grads
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: update_step decays, in the same pass over the variables."""
 
     def update_step(self, gradient, variable):
-        """Keras' Adam update as one pass over memory: fine-tuning a small batch is bound by the optimizer's traffic.
+        """Keras' decay and Adam update in few passes over memory: fine-tuning a small batch is bound by the optimizer's traffic.
 
         Keras' own update_step runs a dozen passes over each weight (and over every row of an embedding); this one runs the
         same formula in TensorFlow's fused kernel.
         """
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        decays = self.weight_decay and self._use_weight_decay(variable)
+        kept = 1 - tf.cast(self.weight_decay, variable.dtype) * rate if decays else None
+        if self._var_key(variable) in self._rows:
+            self._update_rows(gradient, variable, rate, kept)
+            return
+        if kept is not None:
+            variable.assign(variable * kept)
         if self.amsgrad:
             super().update_step(gradient, variable)
             return
-        place = self._index_dict[self._var_key(variable)]
+        # Rows that an embedding's gradient lacks move as well: exactly dense Adam.
+        self._adam(variable, tf.convert_to_tensor(gradient), self._index_dict[self._var_key(variable)], rate)
+
+    def _update_rows(self, gradient, variable, rate, kept) -> None:
+        """The same for a table of which only some rows learn: they are gathered, updated and put back; all others are decayed."""
+        key = self._var_key(variable)
+        rows, place = self._rows[key], self._index_dict[key]
+        if self.amsgrad or not isinstance(gradient, tf.IndexedSlices):
+            raise InputError(
+                f"learn_rows was called for {variable.name}, but its gradient is dense or amsgrad is on; leave learn_rows out"
+            )
+        among = np.full(variable.shape[0], -1, np.int32)
+        among[rows] = np.arange(len(rows))
+        found = tf.gather(tf.constant(among), gradient.indices)
+        known = tf.debugging.assert_non_negative(found, "a row has a gradient that learn_rows was not told of")
+        with tf.control_dependencies([known] if known is not None else []):
+            summed = tf.math.unsorted_segment_sum(gradient.values, found, len(rows))
+        mine = self._updated[key]
+        values = tf.gather(variable, rows)
+        mine.assign(values if kept is None else values * kept)
+        if kept is not None:
+            others = np.setdiff1d(np.arange(variable.shape[0]), rows)
+            variable.scatter_mul(tf.IndexedSlices(kept, tf.constant(others)))
+        self._adam(mine, summed, place, rate)
+        variable.scatter_update(tf.IndexedSlices(mine, tf.constant(rows)))
+
+    def _adam(self, variable, gradient, place: int, rate) -> None:
         step, dtype = tf.cast(self.iterations + 1, variable.dtype), variable.dtype
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
         tf.raw_ops.ResourceApplyAdam(
@@ -100,13 +186,11 @@ class AdamW(keras.optimizers.AdamW):
             v=self._velocities[place].handle,
             beta1_power=tf.pow(beta_1, step),
             beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(self.learning_rate, dtype),
+            lr=rate,
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.convert_to_tensor(
-                gradient
-            ),  # rows that an embedding's gradient lacks decay as well: exactly dense Adam
+            grad=gradient,
             use_locking=True,
         )
 

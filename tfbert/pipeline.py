@@ -83,6 +83,11 @@ class Statistics:
     padding_share: float
 
 
+def pieces_in_use(features: Features) -> np.ndarray:
+    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change."""
+    return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
+
+
 def make_dataset(
     task,
     tokenizer,

@@ -5,13 +5,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import re
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
-from tfbert import _compat, analysis, evaluation, files, metrics, models, pipeline, plots, serving, tokenization
+from tfbert import (
+    _compat,
+    analysis,
+    devices,
+    evaluation,
+    files,
+    metrics,
+    models,
+    pipeline,
+    plots,
+    serving,
+    tokenization,
+)
 from tfbert._compat import keras, lazy, tf
 from tfbert.errors import InputError, suggest
 from tfbert.report import html
@@ -20,9 +29,6 @@ from tfbert.tasks import Task, read_task
 
 # These three subclass Keras classes; the command line reads fine_tune's signature without them.
 callbacks, optimizers, schedules = lazy("tfbert.callbacks"), lazy("tfbert.optimizers"), lazy("tfbert.schedules")
-
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-STRATEGIES = ("auto", "cpu", "gpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,7 @@ def fine_tune(
     strategy: str = "auto",
     seed: int = 0,
     new_head: bool = False,
+    encoder: str = "lean",
     allow_missing_labels: bool = False,
     overwrite: bool = False,
     export: bool = True,
@@ -99,6 +106,7 @@ def fine_tune(
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
+        encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
         overwrite: replace a folder that holds a finished run (default False).
         export: write the SavedModel too (default True).
@@ -157,7 +165,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head "
+    "encoder"
 ).split()
 
 
@@ -167,23 +176,23 @@ class _Run:
     def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
         self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
         self.train, self.validation, self.test = train, validation, test
-        self.precision = choose_precision(settings["precision"])
+        self.precision = devices.choose_precision(settings["precision"])
 
     def __call__(self):
         """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
-        seed = self.settings["seed"]
-        keras.utils.set_random_seed(seed)
-        keras.mixed_precision.set_global_policy(PRECISIONS[self.precision])
+        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
+        keras.utils.set_random_seed(options["seed"])
+        keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
         try:
-            with tf.device(_device(self.settings["strategy"])):
-                model = self.task.build(self.checkpoint, seed=seed, new_head=self.settings["new_head"])
+            with tf.device(devices.device(self.settings["strategy"])):
+                model = self.task.build(self.checkpoint, **options)
                 models.check_task(self.task, model, self.tokenizer)
                 history = self._fit(model)
         finally:
             keras.mixed_precision.set_global_policy("float32")
         if self.precision != "float32":
             # What is evaluated is what is exported: the same weights, computing in float32.
-            twin = self.task.build(self.checkpoint, seed=seed, new_head=self.settings["new_head"])
+            twin = self.task.build(self.checkpoint, **options)
             twin.set_weights(model.get_weights())
             model = twin
         inferred = self.held_out(model)
@@ -219,9 +228,9 @@ class _Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        model.compile(
-            optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None), loss=task.loss()
-        )
+        optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
+        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        model.compile(optimizer, loss=task.loss())
         history = model.fit(
             pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
             epochs=s["epochs"],
@@ -249,7 +258,7 @@ class _Run:
             "train_seconds": round(seconds, 3),
             "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),
             "padding_share": round(self.cost.padding_share, 4),
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": devices.peak_memory_bytes(),
             "parameters": int(model.count_params()),
             "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
             "rows": {name: len(part) for name, part in parts.items()},
@@ -287,59 +296,6 @@ def load(directory) -> FineTuned:
     )
 
 
-def choose_precision(name: str) -> str:
-    """Resolves "auto": bfloat16 where the hardware multiplies it faster than float32, else float32.
-
-    Example:
-        >>> choose_precision("float32")
-        'float32'
-    """
-    if name != "auto":
-        return name
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "bfloat16" if capability >= (8, 0) else "float32"
-    try:
-        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
-    except OSError:
-        return "float32"
-    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-
-
-def get_strategy(name: str = "auto"):
-    """Returns the tf.distribute strategy to build and fit under.
-
-    Args:
-        name: "cpu", "gpu" (the first one), or "auto": the GPU where there is one.
-
-    Raises:
-        InputError: an unknown name, or a GPU that is not there.
-
-    Example:
-        >>> get_strategy("cpu").num_replicas_in_sync
-        1
-    """
-    return tf.distribute.OneDeviceStrategy(_device(name))
-
-
-def _device(strategy: str) -> str:
-    if strategy not in STRATEGIES:
-        raise InputError(
-            f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}"
-        )
-    gpus = tf.config.list_physical_devices("GPU")
-    if strategy == "gpu" and not gpus:
-        raise InputError("strategy is 'gpu', but TensorFlow sees no GPU; run `tfbert doctor`, or use strategy 'cpu'")
-    return "/GPU:0" if gpus and strategy != "cpu" else "/CPU:0"
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _check_settings(settings: dict[str, Any]) -> None:
     for name in ("epochs", "batch_size"):
         if settings[name] < 1:
@@ -348,7 +304,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
         )
-    choices = ("auto", *PRECISIONS)
+    choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]
         raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")

@@ -13,6 +13,7 @@ from tfbert.models.keras_model import (
     sentence_encoder,
     transformer_of,
     without_padding,
+    word_embeddings,
 )
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
@@ -33,4 +34,5 @@ __all__ = [
     "sentence_encoder",
     "transformer_of",
     "without_padding",
+    "word_embeddings",
 ]

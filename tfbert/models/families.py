@@ -20,6 +20,7 @@ class Head:
         rank: dimensions of the ids: 2 for [B, T], 3 for [B, C, T].
         labels: how many outputs the head has, where that is no choice; None where the labels say it.
         tied: names of weights that are copies of others in PyTorch's file -> the names of those others.
+        first_token: whether it reads the first token's state only.
     """
 
     tf_class: str
@@ -28,6 +29,7 @@ class Head:
     outputs: tuple[str, ...]
     rank: int = 2
     labels: int | None = None
+    first_token: bool = False
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -101,7 +103,11 @@ BERT = Family(
     heads={
         None: Head("TFBertModel", "BertModel", "", ("last_hidden_state", "pooler_output")),
         "sequence-classification": Head(
-            "TFBertForSequenceClassification", "BertForSequenceClassification", "classifier.", ("logits",)
+            "TFBertForSequenceClassification",
+            "BertForSequenceClassification",
+            "classifier.",
+            ("logits",),
+            first_token=True,
         ),
         "token-classification": Head(
             "TFBertForTokenClassification", "BertForTokenClassification", "classifier.", ("logits",)
@@ -114,7 +120,13 @@ BERT = Family(
             labels=2,
         ),
         "multiple-choice": Head(
-            "TFBertForMultipleChoice", "BertForMultipleChoice", "classifier.", ("logits",), rank=3, labels=1
+            "TFBertForMultipleChoice",
+            "BertForMultipleChoice",
+            "classifier.",
+            ("logits",),
+            rank=3,
+            labels=1,
+            first_token=True,
         ),
         "masked-lm": Head(
             "TFBertForMaskedLM",

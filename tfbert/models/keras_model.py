@@ -175,3 +175,12 @@ def inputs_of(model, features: dict) -> dict:
 def transformer_of(model):
     """Returns the TF Transformers model inside what `as_keras` returned; any other model is returned as it is."""
     return getattr(model, "transformer", model) if "transformer" in vars(model) else model
+
+
+def word_embeddings(model):
+    """Returns the variable [V, D] that ids are looked up in.
+
+    Args:
+        model: what `as_keras` returned, or the TF Transformers model itself.
+    """
+    return transformer_of(model).get_input_embeddings().weight

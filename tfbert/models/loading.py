@@ -17,6 +17,7 @@ from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
 from tfbert.models.families import Family, Head, family_of
 from tfbert.models.heads import choose, settle_labels, starts
+from tfbert.models.lean import check_encoder, put
 from tfbert.models.weights import Tensor, list_weights, read_weights, turned, variables_of
 
 
@@ -45,6 +46,7 @@ def load(
     id2label: Mapping[int, str] | None = None,
     new_head: bool = False,
     seed: int = 0,
+    encoder: str = "lean",
     **config_changes: Any,
 ):
     """Builds a TF Transformers model and reads a checkpoint's weights into it.
@@ -60,6 +62,7 @@ def load(
         id2label: label names by output, 0 to L-1.
         new_head: drop the head that the checkpoint has and begin a new one (default False).
         seed: of the new head's numbers; the same seed gives the same head whatever was drawn before (default 0).
+        encoder: "lean", faster and of equal outputs (see `lean`; default), or "transformers", the layers of TF Transformers.
         **config_changes: other settings of config.json, such as hidden_dropout_prob=0.2 or problem_type="regression".
 
     Returns:
@@ -75,6 +78,7 @@ def load(
         ...
         tfbert.errors.InputError: ...
     """
+    check_encoder(encoder)
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
     folder = find_checkpoint(str(checkpoint))
@@ -95,6 +99,8 @@ def load(
         _build_dropout(model)
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
+    if encoder == "lean":
+        put(model, first_token=kind.first_token)
     return model
 
 

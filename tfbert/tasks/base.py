@@ -97,10 +97,11 @@ class Task(abc.ABC):
     # 2. features -> outputs
 
     @abc.abstractmethod
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
+    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
         """Returns the Keras model: a dict of int32 ids [R, T] in, a dict of float32 outputs out.
 
-        `new_head` begins a new head where the checkpoint has one already: to go on from a model of another task.
+        `new_head` begins a new head where the checkpoint has one already: to go on from a model of another task. `encoder` is "lean",
+        or "transformers" for TF Transformers' own layers, slower and of equal outputs.
         """
 
     @abc.abstractmethod

@@ -167,11 +167,11 @@ class TokenClassification(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False):
+    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
         changes = models.dropout(self.dropout)
         names = dict(enumerate(self.labels))
         return models.as_keras(
-            models.load(checkpoint, self.head, id2label=names, seed=seed, new_head=new_head, **changes)
+            models.load(checkpoint, self.head, id2label=names, seed=seed, new_head=new_head, encoder=encoder, **changes)
         )
 
     def loss(self):

@@ -1,0 +1,304 @@
+"""The lean encoder beside the TF Transformers layers: outputs, gradients, padding, dropout, precision, XLA, and what falls back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tfbert import models
+from tfbert._compat import keras, tf, transformers
+from tfbert.errors import InputError
+from tfbert.models import kernels, lean
+from tfbert.models.loading import quiet
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+DISTILBERT = {"vocab_size": 60, "dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40}
+# The configuration's class, the model classes' common name, and settings.
+FAMILIES = {
+    "bert": ("BertConfig", "TFBert", SIZES),
+    "roberta": ("RobertaConfig", "TFRoberta", {**SIZES, "pad_token_id": 1}),
+    "xlm-roberta": ("XLMRobertaConfig", "TFXLMRoberta", {**SIZES, "pad_token_id": 1}),
+    "camembert": ("CamembertConfig", "TFCamembert", {**SIZES, "pad_token_id": 1}),
+    "electra": ("ElectraConfig", "TFElectra", {**SIZES, "embedding_size": 8}),
+    "albert": (
+        "AlbertConfig",
+        "TFAlbert",
+        {**SIZES, "embedding_size": 8, "num_hidden_groups": 3, "inner_group_num": 1},
+    ),
+    "albert, two groups of two": (
+        "AlbertConfig",
+        "TFAlbert",
+        {**SIZES, "embedding_size": 8, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
+    "distilbert": ("DistilBertConfig", "TFDistilBert", DISTILBERT),
+}
+HEADS = {
+    "ForSequenceClassification": ("logits",),
+    "ForTokenClassification": ("logits",),
+    "ForQuestionAnswering": ("start_logits", "end_logits"),
+    "Model": ("last_hidden_state",),
+}
+LENGTHS = (11, 3, 7, 2, 9)
+
+
+def build(family: str, head: str, **changes):
+    """A model with weights drawn so that nothing is near 0 or 1, and every bias counts."""
+    config_class, name, settings = FAMILIES[family]
+    with quiet():
+        config = getattr(transformers, config_class)(**{**settings, **changes})
+        model = getattr(transformers, name + head)(config)
+        model.build_in_name_scope()
+    random = np.random.default_rng(7)
+    for variable in model.trainable_variables:
+        variable.assign(variable + random.normal(0, 0.2, variable.shape).astype(np.float32))
+    return model
+
+
+def batch(model, lengths=LENGTHS) -> dict[str, np.ndarray]:
+    random, longest = np.random.default_rng(8), max(lengths)
+    mask = (np.arange(longest) < np.array(lengths)[:, np.newaxis]).astype(np.int32)
+    ids = np.where(mask, random.integers(5, 60, mask.shape), model.config.pad_token_id or 0).astype(np.int32)
+    features = {"input_ids": ids, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) == 2:
+        features["token_type_ids"] = (np.arange(longest) > 3).astype(np.int32) * mask
+    return features
+
+
+def outputs_and_gradients(model, features, names, static: bool = False):
+    """Outputs of real tokens and the gradients of a number made from them; `static` traces with known shapes."""
+    mask = tf.constant(features["attention_mask"], tf.float32)
+
+    def compute(features):
+        with tf.GradientTape() as tape:
+            found = [model(features, training=False)[name] for name in names]
+            if found[0].shape.rank == 3:
+                found = [values * mask[..., tf.newaxis] for values in found]
+            elif names[0] == "start_logits":
+                found = [values * mask for values in found]
+            total = tf.add_n([tf.reduce_sum(tf.sin(values)) for values in found])
+        gradients = tape.gradient(total, model.trainable_variables)
+        return found, [None if each is None else tf.convert_to_tensor(each) for each in gradients]
+
+    shape = features["input_ids"].shape if static else [None, None]
+    found, gradients = tf.function(
+        compute, input_signature=[{name: tf.TensorSpec(shape, tf.int32) for name in features}]
+    )(features)
+    return [values.numpy() for values in found], {
+        variable.name: None if gradient is None else gradient.numpy()
+        for variable, gradient in zip(model.trainable_variables, gradients)
+    }
+
+
+def assert_same_gradients(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        if expected is None:
+            assert ours[name] is None or not ours[name].any(), name
+            continue
+        # softmax does not see what is added to all keys alike: this gradient is 0 but for rounding
+        scale = 1.0 if "key/bias" in name or "k_lin/bias" in name else max(1e-2, np.abs(expected).max())
+        np.testing.assert_allclose(ours[name] / scale, expected / scale, atol=1e-4, err_msg=name)
+
+
+CASES = [
+    (family, head) for family in FAMILIES for head in HEADS if family == "bert" or head.startswith(("ForSeq", "ForTok"))
+]
+
+
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_outputs_and_gradients_equal_those_of_transformers(family, head):
+    model = build(family, head)
+    features = batch(model)
+    theirs, their_gradients = outputs_and_gradients(model, features, HEADS[head], static=False)
+    names = [variable.name for variable in model.variables]
+    lean.put(model, first_token=head == "ForSequenceClassification")
+    # padding left out, as at unknown shapes, and computed, as at known ones
+    for static in (False, True) if family in ("bert", "roberta") else (False,):
+        ours, our_gradients = outputs_and_gradients(model, features, HEADS[head], static)
+        for values, expected in zip(ours, theirs):
+            assert np.abs(expected).max() > 0.1
+            np.testing.assert_allclose(values, expected, atol=1e-5)
+        assert_same_gradients(our_gradients, their_gradients)
+    assert [variable.name for variable in model.variables] == names
+
+
+def test_encoder_runs_its_own_operations_and_not_transformers():
+    model = build("bert", "ForTokenClassification")
+    lean.put(model)
+
+    def never(*_, **__):
+        raise AssertionError("TF Transformers' encoder ran")
+
+    model.bert.encoder.call = never
+    signature = {name: tf.TensorSpec([None, None], tf.int32) for name in batch(model)}
+    traced = tf.function(lambda x: model(x, training=True).logits).get_concrete_function(signature)
+    kinds = [node.type for node in traced.graph.get_operations()]
+    assert kinds.count("BatchMatMulV2") == 2 * SIZES["num_hidden_layers"]
+    assert kinds.count("StatelessRandomUniformFullIntV2") == 1 + 3 * SIZES["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification"])
+def test_padding_and_batch_mates_change_nothing(head):
+    model = build("bert", head)
+    lean.put(model, first_token=head == "ForSequenceClassification")
+    features = batch(model)
+    together = tf.function(lambda x: model(x).logits, reduce_retracing=True)
+    together({name: values[:1, :2] for name, values in features.items()})  # so that shapes are dynamic from here on
+    found = together({name: np.pad(values, ((0, 1), (0, 5))) for name, values in features.items()})
+    assert np.isfinite(found).all()
+    for i, length in enumerate(LENGTHS):
+        alone = together({name: values[i : i + 1, :length] for name, values in features.items()})[0]
+        np.testing.assert_allclose(found[i][:length] if alone.shape.rank == 2 else found[i], alone, atol=2e-6)
+
+
+def test_all_places_of_padding_are_zero_in_the_hidden_states():
+    model = build("bert", "Model")
+    lean.put(model)
+    features = batch(model)
+    states = tf.function(
+        lambda x: model(x).last_hidden_state,
+        input_signature=[{name: tf.TensorSpec([None, None], tf.int32) for name in features}],
+    )(features).numpy()
+    assert (states[features["attention_mask"] == 0] == 0).all()
+    assert (states[features["attention_mask"] == 1] != 0).any(axis=1).all()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_low_precision_is_as_near_to_float32_as_transformers(precision):
+    exact = build("bert", "ForSequenceClassification")
+    features = batch(exact)
+    expected, _ = outputs_and_gradients(exact, features, ("logits",))
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        model = build("bert", "ForSequenceClassification")
+        theirs, _ = outputs_and_gradients(model, features, ("logits",))
+        lean.put(model, first_token=True)
+        ours, gradients = outputs_and_gradients(model, features, ("logits",))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert np.abs(ours[0] - expected[0]).max() <= 1.5 * np.abs(theirs[0] - expected[0]).max() + 1e-3
+    assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in gradients.values())
+
+
+def test_compiles_with_xla_at_static_shapes_to_equal_numbers():
+    model = build("bert", "ForTokenClassification", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    lean.put(model)
+    features = batch(model)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.square(model(x, training=True).logits[:, 0]))
+        return total, tape.gradient(total, model.classifier.kernel)
+
+    for ours, expected in zip(tf.function(gradient, jit_compile=True)(features), tf.function(gradient)(features)):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+# Dropout
+
+
+def test_dropout_drops_each_element_with_its_probability_and_keeps_the_others():
+    x = tf.ones([1_000_000])
+    for rate in (0.1, 0.25, 0.5):
+        dropped = []
+        for step in range(16):
+            values = kernels.Noise(tf.constant(3, tf.int64), tf.constant(step, tf.int64)).drop(x, rate).numpy()
+            assert set(np.unique(values)) == {0.0, 1.0}
+            dropped.append(1 - values.mean())
+        # 16 million draws: five standard deviations, and those of the threshold, drawn once a call
+        spread = 5 * (math.sqrt(rate * (1 - rate) / 16e6) + 0.5 / 256 / math.sqrt(16))
+        assert abs(np.mean(dropped) - rate) < spread
+        assert {round(256 * share) for share in dropped} <= {math.floor(256 * rate), math.ceil(256 * rate)}
+
+
+def test_dropout_is_a_function_of_seed_step_and_draw():
+    def draw(seed, step, number=0):
+        noise = kernels.Noise(tf.constant(seed, tf.int64), tf.constant(step, tf.int64))
+        return [noise.drop(tf.ones([999]), 0.5).numpy() for _ in range(number + 1)][-1]
+
+    same = draw(1, 2)
+    np.testing.assert_array_equal(draw(1, 2), same)
+    for other in (draw(2, 2), draw(1, 3), draw(1, 2, number=1)):
+        assert 0.4 < np.mean(other == same) < 0.6
+
+
+def test_gradient_of_dropout_is_its_mask():
+    x = tf.Variable(tf.range(1.0, 51.0))
+    with tf.GradientTape() as tape:
+        values = kernels.Noise(tf.constant(5, tf.int64), tf.constant(0, tf.int64)).drop(x, 0.3)
+    np.testing.assert_array_equal(tape.gradient(values, x), values.numpy() > 0)
+
+
+def test_mean_of_many_dropped_passes_is_near_the_pass_without():
+    """Dropout's factors are in the right places: with one too many or too few the mean would be off by a tenth."""
+    model = build("bert", "Model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.1, num_hidden_layers=1)
+    lean.put(model)
+    features = {name: np.repeat(values[:1], 400, 0) for name, values in batch(model).items()}
+    exact = model(features, training=False).last_hidden_state[0].numpy()
+    runs = [model(features, training=True).last_hidden_state.numpy() for _ in range(10)]
+    assert np.std(runs[0], axis=0).max() > 0.05
+    np.testing.assert_allclose(np.mean(np.concatenate(runs), axis=0), exact, atol=0.05)
+
+
+def test_two_runs_of_one_seed_drop_the_same_and_two_seeds_do_not():
+    def losses(seed):
+        keras.utils.set_random_seed(seed)
+        model = build("bert", "ForTokenClassification")
+        lean.put(model)
+        return [float(tf.reduce_sum(model(batch(model), training=True).logits)) for _ in range(3)]
+
+    first = losses(1)
+    assert first == losses(1)
+    assert len({*first, *losses(2)}) == 6
+
+
+# What is not the lean encoder's
+
+
+def test_what_it_does_not_compute_transformers_answers():
+    model = build("bert", "ForSequenceClassification")
+    features = batch(model)
+    expected = model(features, output_attentions=True, output_hidden_states=True)
+    lean.put(model, first_token=True)
+    found = model(features, output_attentions=True, output_hidden_states=True)
+    np.testing.assert_allclose(found.attentions[2], expected.attentions[2], atol=1e-6)
+    np.testing.assert_allclose(found.hidden_states[3], expected.hidden_states[3], atol=1e-6)
+    as_tuple = model(features, return_dict=False)
+    np.testing.assert_allclose(as_tuple[0], expected.logits, atol=1e-5)
+
+
+def test_other_families_stay_as_they_are():
+    with quiet():
+        config = transformers.MobileBertConfig(
+            vocab_size=60,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            embedding_size=8,
+        )
+        model = transformers.TFMobileBertModel(config)
+    before = model.mobilebert.call
+    lean.put(model)
+    assert model.mobilebert.call == before
+
+
+def test_load_takes_either_encoder_and_refuses_others(tiny):
+    ours = models.load(tiny, "sequence-classification", num_labels=3)
+    theirs = models.load(tiny, "sequence-classification", num_labels=3, encoder="transformers")
+    features = batch(ours)
+    np.testing.assert_allclose(ours(features).logits, theirs(features).logits, atol=1e-5)
+    assert "call" in vars(ours.bert) and "call" not in vars(theirs.bert)
+    with pytest.raises(
+        InputError, match=r"encoder is 'leen'; it must be one of lean, transformers. Did you mean 'lean'"
+    ):
+        models.load(tiny, None, encoder="leen")

@@ -1,0 +1,68 @@
+"""Where a model computes, in which precision, and how much memory that took."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from pathlib import Path
+
+from tfbert._compat import tf
+from tfbert.errors import InputError, suggest
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+STRATEGIES = ("auto", "cpu", "gpu")
+
+
+def choose_precision(name: str) -> str:
+    """Resolves "auto": bfloat16 where the hardware multiplies it faster than float32, else float32.
+
+    Example:
+        >>> choose_precision("float32")
+        'float32'
+    """
+    if name != "auto":
+        return name
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    try:
+        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+    except OSError:
+        return "float32"
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def get_strategy(name: str = "auto"):
+    """Returns the tf.distribute strategy to build and fit under.
+
+    Args:
+        name: "cpu", "gpu" (the first one), or "auto": the GPU where there is one.
+
+    Raises:
+        InputError: an unknown name, or a GPU that is not there.
+
+    Example:
+        >>> get_strategy("cpu").num_replicas_in_sync
+        1
+    """
+    return tf.distribute.OneDeviceStrategy(device(name))
+
+
+def device(strategy: str) -> str:
+    """Returns the device of `get_strategy`'s strategy, such as "/CPU:0"."""
+    if strategy not in STRATEGIES:
+        raise InputError(
+            f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if strategy == "gpu" and not gpus:
+        raise InputError("strategy is 'gpu', but TensorFlow sees no GPU; run `tfbert doctor`, or use strategy 'cpu'")
+    return "/GPU:0" if gpus and strategy != "cpu" else "/CPU:0"
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

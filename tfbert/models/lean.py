@@ -1,0 +1,349 @@
+"""The lean encoder: what the TF Transformers layers compute, on their own variables, in fewer and larger operations.
+
+`put` replaces the encoder inside a TF Transformers model; heads, weights, names, saving and loading stay as they are. The families whose
+layers normalize after adding (attention, add, norm, feed-forward, add, norm) differ only in what their parts are called, which the table
+at the end says. Between the attentions only real tokens are computed, the query, key and value of a layer are one matrix product, dropout
+draws a byte an element, and where the head reads nothing but the first token, the last layer computes nothing but that token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbert._compat import lazy, tf, transformers
+from tfbert.errors import InputError, suggest
+from tfbert.models.kernels import Noise, Places, dense, gelu, layer_norm, scale_of, turn
+
+# There is no public way to ask whether XLA compiles what is being traced.
+control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
+
+ENCODERS = ("lean", "transformers")
+MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """The parts of one layer by what they do: Keras layers, numbers and a function."""
+
+    query: Any
+    key: Any
+    value: Any
+    output: Any
+    attention_norm: Any
+    up: Any
+    down: Any
+    output_norm: Any
+    activation: Callable
+    heads: int
+    attention_dropout: float
+    attention_output_dropout: float
+    output_dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The parts of an encoder.
+
+    Args:
+        embeddings: the layer with the tables `weight` and `position_embeddings`, `LayerNorm` and `dropout`.
+        types: the table of token types, or None.
+        project: the layer from the embeddings' width to the hidden width, or None.
+        first_position: None where the position of a token is its place; else positions count tokens that are not padding from here.
+        layers: from the lowest.
+        pooler: first token's state [B, D] -> [B, D], or None.
+    """
+
+    embeddings: Any
+    types: Any
+    project: Any
+    first_position: int | None
+    layers: Sequence[Layer]
+    pooler: Callable | None
+
+
+def put(model, *, first_token: bool = False) -> None:
+    """Puts the lean encoder in the place of a TF Transformers model's own, where its family has one (see PARTS).
+
+    Asked for anything else than hidden states (attentions, a head mask, embeddings as input, a past), the model's own encoder answers.
+
+    Args:
+        model: a built TF Transformers model, such as a TFBertForSequenceClassification.
+        first_token: the head reads the first token only; `last_hidden_state` is then [B, 1, D].
+
+    Example:
+        >>> from tfbert.models.loading import quiet
+        >>> config = transformers.BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+        >>> with quiet():
+        ...     model = transformers.TFBertForSequenceClassification(config)
+        ...     model.build_in_name_scope()
+        >>> ids, mask = tf.constant([[2, 7, 9, 3], [2, 8, 3, 0]]), tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]])
+        >>> before = model(ids, attention_mask=mask).logits
+        >>> put(model, first_token=True)
+        >>> bool(tf.reduce_max(tf.abs(model(ids, attention_mask=mask).logits - before)) < 1e-6)
+        True
+    """
+    parts, main = PARTS.get(model.config.model_type), getattr(model, model.base_model_prefix)
+    if parts is None or getattr(model.config, "is_decoder", False):
+        return
+    main.call = tf.autograph.experimental.do_not_convert(LeanEncoder(main, parts, first_token))
+
+
+def check_encoder(name: str) -> None:
+    """Refuses a name that is no encoder's."""
+    if name not in ENCODERS:
+        raise InputError(f"encoder is {name!r}; it must be one of {', '.join(ENCODERS)}.{suggest(name, ENCODERS)}")
+
+
+class LeanEncoder:
+    """What `put` puts in the place of the main layer's `call`."""
+
+    def __init__(self, main, parts: Callable[[Any], Parts], first_token: bool):
+        self.main, self.parts, self.first_token, self.own = main, parts, first_token, main.call
+        # Keras seeds NumPy's generator with its own (keras.utils.set_random_seed).
+        self.seed = int(np.random.randint(2**31))
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="dropout_step")
+
+    def __call__(
+        self, input_ids=None, attention_mask=None, token_type_ids=None, return_dict=True, training=False, **others
+    ):
+        others.pop("use_cache", None)  # an encoder has none
+        asked = {name: value for name, value in others.items() if value is not None and value is not False}
+        # Keras builds a functional model with a placeholder for `training`, to see shapes.
+        if input_ids is None or asked or not isinstance(training, bool | int | None):
+            return self.own(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                return_dict=return_dict,
+                training=training,
+                **others,
+            )
+        if attention_mask is None:
+            attention_mask = tf.ones_like(input_ids)
+        hidden, pooled = self.encode(input_ids, attention_mask, token_type_ids, self._noise() if training else None)
+        if not return_dict:
+            return (hidden, pooled)
+        if pooled is None:
+            return transformers.modeling_tf_outputs.TFBaseModelOutput(last_hidden_state=hidden)
+        return transformers.modeling_tf_outputs.TFBaseModelOutputWithPooling(
+            last_hidden_state=hidden, pooler_output=pooled
+        )
+
+    def encode(self, ids, mask, types, noise: Noise | None):
+        """int32 [B, T] each (types may be None) -> hidden states [B, T, D], [B, 1, D] with `first_token`, and [B, D] or None."""
+        parts = self.parts(self.main)
+        places = Places(mask, dense=mask.shape.is_fully_defined() or _in_xla())
+        x = _embed(parts, ids, types, places, noise)
+        bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
+        bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
+        for layer in parts.layers[: -1 if self.first_token else None]:
+            x = _finish(layer, x, _attend(layer, x, places, bias, noise), noise)
+        if self.first_token:
+            layer = parts.layers[-1]
+            first = places.first(x)
+            first = _finish(layer, first, _attend_first(layer, first, x, places, bias, noise), noise)
+            hidden = first[:, tf.newaxis]
+        else:
+            hidden = places.zero_padded(x)
+        return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
+
+    def _noise(self) -> Noise:
+        replica = tf.distribute.get_replica_context()
+        number = replica.replica_id_in_sync_group if replica else 0
+        seed = tf.cast(number, tf.int64) * (1 << 31) + self.seed
+        return Noise(seed, self.step.assign_add(1))
+
+
+def _in_xla() -> bool:
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
+    """Ids [B, T] -> the lowest layer's input [N, D]."""
+    tables, length = parts.embeddings, places.length
+    x = tf.gather(tables.weight, places.flat(ids))
+    if parts.first_position is None:
+        positions = tf.broadcast_to(tf.range(length), [places.batch, length])
+    else:
+        length += parts.first_position
+        real = tf.cast(ids != parts.first_position - 1, tf.int32)  # the row before the first is padding's
+        positions = tf.cumsum(real, axis=1) * real + parts.first_position - 1
+    # Of a slice, not of the table: its gradient is small and dense.
+    x += tf.gather(tf.convert_to_tensor(tables.position_embeddings)[:length], places.flat(positions))
+    if parts.types is not None:
+        chosen = tf.one_hot(
+            places.flat(tf.zeros_like(ids) if types is None else types), parts.types.shape[0], dtype=x.dtype
+        )
+        x += tf.matmul(chosen, parts.types)
+    x = _norm(tables.LayerNorm, x)
+    if noise:
+        rate = tables.dropout.rate
+        x = noise.drop(x, rate) * tf.constant(scale_of(rate), x.dtype)
+    return x if parts.project is None else dense(x, parts.project.kernel, parts.project.bias)
+
+
+def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
+    """What each token takes from the others, [N, D] -> [N, D]."""
+    # sqrt(1 / d) goes into the query's weights, where it costs least.
+    share = tf.constant(_size(layer) ** -0.5, x.dtype)
+    kernel = tf.concat([layer.query.kernel * share, layer.key.kernel, layer.value.kernel], 1)
+    offset = tf.concat([layer.query.bias * share, layer.key.bias, layer.value.bias], 0)
+    query, key, value = _by_head(places.padded(dense(x, kernel, offset)), 3, layer, places)
+    context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
+    return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
+
+
+def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
+    """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
+    query = dense(first, layer.query.kernel, layer.query.bias) * tf.constant(_size(layer) ** -0.5, x.dtype)
+    kernel = tf.concat([layer.key.kernel, layer.value.kernel], 1)
+    offset = tf.concat([layer.key.bias, layer.value.bias], 0)
+    key, value = _by_head(places.padded(dense(x, kernel, offset)), 2, layer, places)
+    query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
+    return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
+
+
+def _size(layer: Layer) -> int:
+    return layer.query.kernel.shape[1] // layer.heads
+
+
+def _by_head(x, count: int, layer: Layer, places: Places):
+    """[B * T, count * D] -> `count` tensors [B, H, T, d]."""
+    x = tf.reshape(x, [places.batch, places.length, count, layer.heads, _size(layer)])
+    return tf.unstack(turn(x, [2, 0, 3, 1, 4]))
+
+
+def _weigh(layer: Layer, query, key, value, bias, noise: Noise | None):
+    """softmax(query key' + bias) value: [B, H, T', d], [B, H, T, d] twice, [B, 1, 1, T] -> [B, H, T', d], not yet scaled for dropout."""
+    weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
+    return tf.matmul(noise.drop(weights, layer.attention_dropout) if noise else weights, value)
+
+
+def _finish(layer: Layer, x, context, noise: Noise | None):
+    """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
+    scale = scale_of(layer.attention_dropout) if noise else 1.0
+    x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
+    between = layer.activation(dense(x, layer.up.kernel, layer.up.bias))
+    return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
+
+
+def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None):
+    """norm(x + dropout(scale * y @ kernel + bias)); what dropout scales by, and `scale`, go into the weights, where they cost least."""
+    kernel, offset = projection.kernel, projection.bias
+    after = scale_of(rate) if noise else 1.0
+    if noise:
+        kernel, offset = kernel * tf.constant(scale * after, y.dtype), offset * tf.constant(after, y.dtype)
+    y = dense(y, kernel, offset)
+    return _norm(norm, (noise.drop(y, rate) if noise else y) + x)
+
+
+def _norm(layer, x):
+    return layer_norm(x, layer.gamma, layer.beta, layer.epsilon)
+
+
+def _activation(function) -> Callable:
+    """The exact GELU has a faster form here; any other activation is the model's own."""
+    return gelu if function is transformers.activations_tf.get_tf_activation("gelu") else function
+
+
+def _bert_layer(layer, config) -> Layer:
+    inside, after = layer.attention.self_attention, layer.attention.dense_output
+    return Layer(
+        inside.query,
+        inside.key,
+        inside.value,
+        after.dense,
+        after.LayerNorm,
+        layer.intermediate.dense,
+        layer.bert_output.dense,
+        layer.bert_output.LayerNorm,
+        _activation(layer.intermediate.intermediate_act_fn),
+        config.num_attention_heads,
+        inside.dropout.rate,
+        after.dropout.rate,
+        layer.bert_output.dropout.rate,
+    )
+
+
+def _bert(main) -> Parts:
+    pooler = getattr(main, "pooler", None)
+    return Parts(
+        main.embeddings,
+        main.embeddings.token_type_embeddings,
+        getattr(main, "embeddings_project", None),
+        None,
+        [_bert_layer(layer, main.config) for layer in main.encoder.layer],
+        pooler and (lambda first: pooler(hidden_states=first[:, tf.newaxis])),
+    )
+
+
+def _roberta(main) -> Parts:
+    return dataclasses.replace(_bert(main), first_position=main.embeddings.padding_idx + 1)
+
+
+def _albert(main) -> Parts:
+    config, groups, layers = main.config, main.encoder.albert_layer_groups, []
+    for i in range(config.num_hidden_layers):
+        for layer in groups[i * len(groups) // config.num_hidden_layers].albert_layers:
+            inside = layer.attention
+            layers.append(
+                Layer(
+                    inside.query,
+                    inside.key,
+                    inside.value,
+                    inside.dense,
+                    inside.LayerNorm,
+                    layer.ffn,
+                    layer.ffn_output,
+                    layer.full_layer_layer_norm,
+                    _activation(layer.activation),
+                    config.num_attention_heads,
+                    inside.attention_dropout.rate,
+                    inside.output_dropout.rate,
+                    layer.dropout.rate,
+                )
+            )
+    tables = main.embeddings
+    return Parts(
+        tables, tables.token_type_embeddings, main.encoder.embedding_hidden_mapping_in, None, layers, main.pooler
+    )
+
+
+def _distilbert_layer(layer) -> Layer:
+    inside, feed_forward = layer.attention, layer.ffn
+    return Layer(
+        inside.q_lin,
+        inside.k_lin,
+        inside.v_lin,
+        inside.out_lin,
+        layer.sa_layer_norm,
+        feed_forward.lin1,
+        feed_forward.lin2,
+        layer.output_layer_norm,
+        _activation(feed_forward.activation),
+        inside.n_heads,
+        inside.dropout.rate,
+        0.0,
+        feed_forward.dropout.rate,
+    )
+
+
+def _distilbert(main) -> Parts:
+    return Parts(
+        main.embeddings, None, None, None, [_distilbert_layer(layer) for layer in main.transformer.layer], None
+    )
+
+
+PARTS: dict[str, Callable[[Any], Parts]] = {
+    "bert": _bert,
+    "electra": _bert,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+    "camembert": _roberta,
+    "albert": _albert,
+    "distilbert": _distilbert,
+}
