@@ -64,8 +64,9 @@ class Side:
     def _report(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            told = self.log.read_text("utf-8", "replace")[-2000:]
-            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}:\n{told}")
+            code, told = self.process.wait(), self.log.read_text("utf-8", "replace")[-2000:]
+            self.stop()
+            raise RuntimeError(f"{self.name} ended with exit code {code}:\n{told}")
         return json.loads(line)
 
     def stop(self) -> None:
