@@ -3,7 +3,7 @@
 #   make demo    fine-tune, score, export, and ask the exported model, in a few minutes on two CPU cores
 #   make test    every test, docstring example and README block, offline, against the installed package
 #   make lint    ruff
-#   make bench   tfbert beside its peers
+#   make bench   tfbert beside its peers; `make bench PART=serving` for one part: tokenization, training or serving
 #   make clean   forget everything that was made
 #
 # Another interpreter: make PYTHON=python3.12 test
@@ -29,9 +29,10 @@ lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+PART ?= tokenization training serving
 bench: $(VENV)/package.stamp .venv-peers/stamp
-	$(BIN)/python benchmarks/tokenization.py
-	$(BIN)/python benchmarks/training.py
+	@mkdir -p build
+	@set -e; for part in $(PART); do $(BIN)/python benchmarks/$$part.py > build/bench-$$part.json; cat build/bench-$$part.json; done
 
 clean:
 	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .coverage

@@ -1,0 +1,139 @@
+"""Keeps benchmarks/results.json and writes benchmarks/RESULTS.md, tables of it.
+
+python benchmarks/report.py                    # writes RESULTS.md anew
+python benchmarks/report.py new.json ...       # takes new results in first; of the same kind and data, the new one stays
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from compare import STORED, key, read_results
+
+PLACE = Path(__file__).with_name("RESULTS.md")
+HEAD = """# Results of the benchmarks
+
+Written by `python benchmarks/report.py` from `results.json`; not by hand. What is measured and how: [README.md](README.md). Medians of
+rounds in which the sides took turns, smallest and largest in brackets. A ratio says how many times as good tfbert is, of neighbouring
+rounds: above 1, tfbert is the better one.
+"""
+COLUMNS = {
+    "texts_per_second_sorted": ("texts/s, sorted", 0),
+    "texts_per_second_unsorted": ("texts/s, unsorted", 0),
+    "cpu_ms_a_text_sorted": ("CPU ms a text", 2),
+    "latency_ms_p50": ("p50 ms", 2),
+    "latency_ms_p95": ("p95 ms", 2),
+    "latency_ms_p99": ("p99 ms", 2),
+    "cold_start_seconds": ("start s", 2),
+    "peak_memory_mib": ("peak MiB", 0),
+}
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, its first row the head."""
+    head, *others = rows
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: dict[str, float], digits: int = 2) -> str:
+    """A median with its spread, where there is any."""
+    shown = {name: f"{value[name]:,.{digits}f}" for name in ("median", "min", "max")}
+    return shown["median"] + (f" ({shown['min']} to {shown['max']})" if shown["min"] != shown["max"] else "")
+
+
+def machine(result: dict) -> str:
+    """One paragraph on where it ran."""
+    place, flags = result["machine"], result["machine"]["flags"]
+    absent = [
+        name for name, any_of in (("VNNI", "vnni"), ("bfloat16", "bf16")) if not any(any_of in flag for flag in flags)
+    ]
+    without = f", without {' and '.join(absent)} instructions" if absent else ""
+    before, after = place["load_average"]
+    cores = place["cores"]
+    busy = "; the machine was shared and busy with other work" if before > 0.5 else ""
+    return f"{place['processor']}, {cores} cores, {' '.join(flags)}{without}. Load average {before} before, {after} after{busy}."
+
+
+def serving(result: dict) -> str:
+    settings, about = result["settings"], result["about"]
+    given = "".join(f" {name}={value} for all." for name, value in settings["environment"].items())
+    words = "{} to {}, median {:g}".format(settings["words"][0], settings["words"][2], settings["words"][1])
+    versions = dict(about["versions"])
+    for side in result["sides"].values():
+        versions |= side.get("versions", {})
+    sides = [["", *(title for title, _ in COLUMNS.values())]]
+    sides += [
+        [name, *(number(of["measures"][key], digits) for key, (_, digits) in COLUMNS.items())]
+        for name, of in result["sides"].items()
+    ]
+    compared = [[f"{next(iter(result['sides']))} to", *(title for title, _ in COLUMNS.values())]]
+    compared += [[name, *(number(found[key]) for key in COLUMNS)] for name, found in result["ratios"].items()]
+    answers = [["", "texts", "equal labels", "scores apart by more than 1e-4", "largest difference"]]
+    for name, found in result["answers"].items():
+        shown = (
+            f"{found['texts']}",
+            f"{found['equal_labels']:.1%}",
+            f"{found['different_scores']}",
+            f"{found['largest_score_difference']:g}",
+        )
+        answers.append([name, *shown])
+    return "\n\n".join(
+        [
+            f"## Serving: {settings['data']}",
+            f"{settings['texts']} texts of {words} words; batches of {settings['batch']}; latency of one sentence of ten words; "
+            f"{settings['threads']} threads a side; {settings['rounds']} rounds, {settings['requests']} requests a round, "
+            f"{settings['starts']} cold starts.{given} {machine(result)} "
+            + ", ".join(f"{name} {it}" for name, it in versions.items())
+            + ".",
+            *(markdown(rows) for rows in (sides, compared, answers) if len(rows) > 1),
+        ]
+    )
+
+
+def training(result: dict) -> str:
+    settings = result["settings"]
+    rows = [["", "tokens/s", "CPU s an epoch", "padding", "peak MiB"]]
+    for name in ("tfbert", "trainer"):
+        side = result[name]
+        padding, memory = f"{side['padding_share']['median']:.1%}", f"{side['peak_memory_bytes'] / 2**20:,.0f}"
+        rows.append([name, number(side["tokens_per_second"], 0), number(side["cpu_seconds"]), padding, memory])
+    rows.append(["ratio", number(result["ratio"]), "", "", ""])
+    versions = {**result["tfbert"]["versions"], **result["trainer"]["versions"]}
+    return "\n\n".join(
+        [
+            f"## Training: {settings['data']}, {result['precision']}",
+            f"{settings['checkpoint']}, {settings['rows']} rows, batch {settings['batch_size']}, {settings['threads']} threads, "
+            f"{settings['rounds']} epochs a side. {machine(result)} "
+            + ", ".join(f"{name} {it}" for name, it in versions.items())
+            + ".",
+            markdown(rows),
+        ]
+    )
+
+
+def tokenization(result: dict) -> str:
+    rows = [["", "sentences/s"], *([name, f"{value:,}"] for name, value in result["sentences_per_second"].items())]
+    return (
+        f"## Tokenization: {result['data']}\n\n{result['cores']} cores, {result['rounds']} rounds.\n\n{markdown(rows)}"
+    )
+
+
+SECTIONS = {"serving": serving, "training": training, "tokenization": tokenization}
+
+
+def main(paths: list[str], stored: Path = STORED, place: Path = PLACE) -> int:
+    found = {
+        key(result): result for path in [stored, *map(Path, paths)] if path.is_file() for result in read_results(path)
+    }
+    ordered = [found[name] for name in sorted(found)]
+    stored.write_text("".join(json.dumps(result) + "\n" for result in ordered), "utf-8")
+    sections = [SECTIONS[result.get("benchmark", "tokenization")](result) for result in ordered]
+    place.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
