@@ -15,6 +15,7 @@ from tfbert.models.keras_model import (
     without_padding,
     word_embeddings,
 )
+from tfbert.models.kernels import folded
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
 
@@ -28,6 +29,7 @@ __all__ = [
     "check_tokenizer",
     "describe",
     "dropout",
+    "folded",
     "load",
     "pooled",
     "save",

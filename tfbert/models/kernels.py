@@ -6,11 +6,44 @@ core (AVX2) are given where a form was chosen for them.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from tfbert._compat import tf
 
+_FOLDED = contextvars.ContextVar("folded", default=None)
 PHILOX = 1  # the algorithm of tf.random.Generator by its number
+
+
+@contextlib.contextmanager
+def folded(model) -> Iterator[None]:
+    """What is traced within is for answers alone: the layers' weights are constants, put together as the products want them.
+
+    A served model need not put query, key and value together in every request, oneDNN packs constants once, when it loads them, and
+    there are no gradients by hand, of which loading a SavedModel would warn. Weights of more than 1.5 GB stay variables: a graph that
+    holds 2 GB cannot be written.
+
+    Args:
+        model: the model that is traced.
+    """
+    token = _FOLDED.set(sum(variable.shape.num_elements() for variable in model.weights) * 4 < 1.5e9)
+    try:
+        yield
+    finally:
+        _FOLDED.reset(token)
+
+
+def as_constants() -> bool:
+    """Whether weights are constants in what is being traced."""
+    return bool(_FOLDED.get())
+
+
+def _with_gradient(function: Callable) -> Callable:
+    """tf.custom_gradient, where there are gradients."""
+    return (lambda *arguments: function(*arguments)[0]) if _FOLDED.get() is not None else tf.custom_gradient(function)
 
 
 def dense(x, kernel, bias):
@@ -22,7 +55,7 @@ def gelu(x):
     """The exact GELU, x * Phi(x) (Hendrycks and Gimpel 2016), float [N, E]: 5.8 ms with its gradient, 10.5 derived."""
     half = tf.constant(0.5, x.dtype)
 
-    @tf.custom_gradient
+    @_with_gradient
     def forward(x):
         share = half * tf.math.erf(x * tf.constant(np.sqrt(0.5), x.dtype)) + half
 
@@ -48,7 +81,7 @@ def layer_norm(x, scale, shift, epsilon: float):
         The same shape and dtype as x.
     """
 
-    @tf.custom_gradient
+    @_with_gradient
     def normalize(x, scale, shift):
         centred = x - tf.reduce_mean(x, -1, keepdims=True)
         inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
@@ -73,7 +106,7 @@ def turn(x, order):
     def turned(x, order):
         return tf.bitcast(tf.transpose(tf.bitcast(x, integers), order), x.dtype)
 
-    @tf.custom_gradient
+    @_with_gradient
     def forward(x):
         return turned(x, order), lambda upstream: turned(upstream, np.argsort(order).tolist())
 
@@ -108,7 +141,7 @@ class Places:
             return x
         of_row, of_place, real = self._of_row, self._of_place, self._real
 
-        @tf.custom_gradient
+        @_with_gradient
         def pick(x):
             return tf.gather(x, of_row), lambda up: tf.where(real, tf.gather(up, of_place), tf.zeros([], up.dtype))
 
@@ -120,7 +153,7 @@ class Places:
             return x
         of_row, of_place = self._of_row, self._of_place
 
-        @tf.custom_gradient
+        @_with_gradient
         def spread(x):
             # Nothing downstream reads padding, so its gradient is 0, and a row's own place has all of it.
             return tf.gather(x, of_place), lambda up: tf.gather(up, of_row)
@@ -134,7 +167,7 @@ class Places:
             return tf.reshape(x, shape)
         of_row, of_place, real = self._of_row, self._of_place, self._real
 
-        @tf.custom_gradient
+        @_with_gradient
         def spread(x):
             return tf.where(real, tf.gather(x, of_place), tf.zeros([], x.dtype)), lambda up: tf.gather(up, of_row)
 
@@ -188,7 +221,7 @@ class Noise:
         bytes_ = tf.reshape(tf.bitcast(words[1:], tf.uint8), [-1])[:size]
         kept = tf.reshape(bytes_, tf.shape(x)) >= tf.cast(tf.minimum(threshold, 255), tf.uint8)
 
-        @tf.custom_gradient
+        @_with_gradient
         def forward(x):
             zero = tf.zeros([], x.dtype)
             return tf.where(kept, x, zero), lambda upstream: tf.where(kept, upstream, zero)

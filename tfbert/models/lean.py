@@ -16,7 +16,7 @@ import numpy as np
 
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
-from tfbert.models.kernels import Noise, Places, dense, gelu, layer_norm, scale_of, turn
+from tfbert.models.kernels import Noise, Places, as_constants, dense, gelu, layer_norm, scale_of, turn
 
 # There is no public way to ask whether XLA compiles what is being traced.
 control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
@@ -182,16 +182,14 @@ def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
     x = _norm(tables.LayerNorm, x)
     if noise:
         rate = tables.dropout.rate
-        x = noise.drop(x, rate) * tf.constant(scale_of(rate), x.dtype)
+        x = noise.drop(x, rate) * scale_of(rate)
     return x if parts.project is None else dense(x, parts.project.kernel, parts.project.bias)
 
 
 def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
     """What each token takes from the others, [N, D] -> [N, D]."""
     # sqrt(1 / d) goes into the query's weights, where it costs least.
-    share = tf.constant(_size(layer) ** -0.5, x.dtype)
-    kernel = tf.concat([layer.query.kernel * share, layer.key.kernel, layer.value.kernel], 1)
-    offset = tf.concat([layer.query.bias * share, layer.key.bias, layer.value.bias], 0)
+    kernel, offset = _joined([layer.query, layer.key, layer.value], [_size(layer) ** -0.5, 1, 1])
     query, key, value = _by_head(places.padded(dense(x, kernel, offset)), 3, layer, places)
     context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
     return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
@@ -199,12 +197,27 @@ def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
 
 def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
     """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
-    query = dense(first, layer.query.kernel, layer.query.bias) * tf.constant(_size(layer) ** -0.5, x.dtype)
-    kernel = tf.concat([layer.key.kernel, layer.value.kernel], 1)
-    offset = tf.concat([layer.key.bias, layer.value.bias], 0)
+    query = dense(first, *_joined([layer.query], [_size(layer) ** -0.5]))
+    kernel, offset = _joined([layer.key, layer.value], [1, 1])
     key, value = _by_head(places.padded(dense(x, kernel, offset)), 2, layer, places)
     query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
     return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
+
+
+def _joined(projections, factors):
+    """The kernels and biases of projections of one input, each times its factor, side by side: [D, sum of E], [sum of E]."""
+    kernels, biases = [each.kernel for each in projections], [each.bias for each in projections]
+    join = tf.concat
+    if as_constants():
+        with tf.init_scope():  # out of the graph that is being traced
+            kernels, biases = [each.numpy() for each in kernels], [each.numpy() for each in biases]
+        join = np.concatenate
+    if any(factor != 1 for factor in factors):
+        kernels = [kernel * factor for kernel, factor in zip(kernels, factors)]
+        biases = [bias * factor for bias, factor in zip(biases, factors)]
+    if len(kernels) == 1:
+        return kernels[0], biases[0]
+    return join(kernels, 1), join(biases, 0)
 
 
 def _size(layer: Layer) -> int:
@@ -227,16 +240,16 @@ def _finish(layer: Layer, x, context, noise: Noise | None):
     """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
     scale = scale_of(layer.attention_dropout) if noise else 1.0
     x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
-    between = layer.activation(dense(x, layer.up.kernel, layer.up.bias))
+    between = layer.activation(dense(x, *_joined([layer.up], [1])))
     return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
 
 
 def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None):
     """norm(x + dropout(scale * y @ kernel + bias)); what dropout scales by, and `scale`, go into the weights, where they cost least."""
-    kernel, offset = projection.kernel, projection.bias
-    after = scale_of(rate) if noise else 1.0
+    kernel, offset = _joined([projection], [1])
     if noise:
-        kernel, offset = kernel * tf.constant(scale * after, y.dtype), offset * tf.constant(after, y.dtype)
+        after = scale_of(rate)
+        kernel, offset = kernel * (scale * after), offset * after
     y = dense(y, kernel, offset)
     return _norm(norm, (noise.drop(y, rate) if noise else y) + x)
 

@@ -118,7 +118,8 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
         return task.infer(tokens(**{name: _one_column(rows.ids[name]) for name in ids}), rows)
 
     # Both traced once and called by the signatures, so the graph holds the model and the tokenizer once.
-    tokens = tokens.get_concrete_function(**ids)
+    with models.folded(model):
+        tokens = tokens.get_concrete_function(**ids)
     infer = infer.get_concrete_function(**strings)
 
     @tf.function
