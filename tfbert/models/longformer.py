@@ -1,0 +1,249 @@
+"""Longformer's attention (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150) as plain TensorFlow operations.
+
+A token sees its neighbours, half a window to each side; the few tokens with global attention see all and are seen by all. TF Transformers'
+own layers have no gradient in graph mode with TensorFlow 2.21 as soon as a token is global (dropout on probabilities whose last dimension
+is not known), so theirs hold the weights, and what is computed with them stands here. Memory grows with T, not with T squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tfbert._compat import tf, transformers
+from tfbert.errors import InputError
+
+FAR = -1e9  # added to the score of a token that is not seen: its probability is exactly 0
+
+
+class Tokens(NamedTuple):
+    """Which tokens of a batch there are, and which of them are global: G in the row that has most, at least 1.
+
+    Args:
+        there: bool [B, T], False for padding.
+        chosen: bool [B, T], the global ones; never padding.
+        places: int32 [B, G], where they are, ascending; rows with fewer are filled up with places of others.
+        filled: bool [B, G], False for what fills up.
+        rank: int32 [B, T], how many global tokens stand before: a global token's column in `places`.
+    """
+
+    there: Any
+    chosen: Any
+    places: Any
+    filled: Any
+    rank: Any
+
+
+def replace_attention(model, chosen: str | None) -> None:
+    """Puts this module's encoder in place of that of a TF Transformers Longformer, and lets the model choose its global tokens by itself.
+
+    The weights and their names stay. A `global_attention_mask` that is passed to the model goes before its own choice. Where no
+    token is global, the weights of the global attention are set to be not trained: nothing depends on them.
+
+    Args:
+        model: a built TFLongformerModel or TFLongformerFor...; changed in place.
+        chosen: which tokens have global attention, see `global_mask`; None for none of them.
+    """
+    main, theirs, separator = getattr(model, model.base_model_prefix), model.call, model.config.sep_token_id
+
+    def call(inputs=None, training=False, **named):
+        named = _named(inputs, named)
+        if named.get("global_attention_mask") is None:
+            named["global_attention_mask"] = global_mask(tf.convert_to_tensor(named["input_ids"]), chosen, separator)
+        return theirs(**named, training=training)
+
+    def encoder(inputs=None, training=False, **named):
+        return _encode(main, **_named(inputs, named), training=training)
+
+    main.call = encoder
+    if chosen is not None:
+        model.call = call
+        return
+    for layer in main.encoder.layer:
+        own = layer.attention.self_attention
+        own.query_global.trainable = own.key_global.trainable = own.value_global.trainable = False
+
+
+def _named(inputs, named: dict[str, Any]) -> dict[str, Any]:
+    return {**(inputs if isinstance(inputs, Mapping) else {"input_ids": inputs}), **named}
+
+
+def global_mask(ids, chosen: str, separator: int):
+    """Chooses the tokens with global attention, as PyTorch Transformers' classes do.
+
+    Args:
+        ids: int [..., T].
+        chosen: "first" (the first token), "before separator" (a question, without the separator itself; nothing where there is none) or
+            "after separator" (the second text with its separator; RoBERTa's second separator between two texts is passed over).
+        separator: the separator's id.
+
+    Returns:
+        int32 [..., T], 1 for global attention; [..., 1] for "first".
+
+    Example:
+        >>> ids = tf.constant([[0, 7, 8, 2, 2, 9, 2], [0, 7, 2, 9, 9, 2, 1]])
+        >>> global_mask(ids, "before separator", 2).numpy().tolist()
+        [[1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+        >>> global_mask(ids, "after separator", 2).numpy().tolist()
+        [[0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
+    """
+    if chosen == "first":
+        return tf.ones_like(ids[..., :1], tf.int32)
+    found = ids == separator
+    count = tf.cumsum(tf.cast(found, tf.int32), -1)
+    if chosen == "before separator":
+        return tf.cast((count == 0) & tf.reduce_any(found, -1, keepdims=True), tf.int32)
+    twin = found & tf.roll(found, 1, -1) & (count == 2)
+    return tf.cast((count - tf.cast(found, tf.int32) > 0) & ~twin, tf.int32)
+
+
+def _encode(
+    main,
+    input_ids,
+    attention_mask=None,
+    global_attention_mask=None,
+    token_type_ids=None,
+    return_dict=True,
+    training=False,
+    **others,
+):
+    """Computes what TFLongformerMainLayer does, with its layers.
+
+    Args:
+        main: the TFLongformerMainLayer.
+        input_ids: int [B, T].
+        attention_mask: int [B, T], 0 for padding (default: none is).
+        global_attention_mask: int [B, S], 1 for global attention, of the first S <= T tokens (default: none is). Where S is known to be 1,
+            every shape is known once B and T are: XLA can compile it.
+        token_type_ids: int [B, T] (default: 0).
+        return_dict: has no effect: what is returned is both, a dict and a tuple.
+        training: whether dropout is on.
+        others: must be None or False.
+
+    Returns:
+        A TFLongformerBaseModelOutputWithPooling: last_hidden_state [B, T, D] and, where there is a pooler, pooler_output [B, D].
+    """
+    if asked := [name for name, value in others.items() if value is not None and value is not False]:
+        raise InputError(f"tfbert's Longformer takes no {', '.join(asked)}; leave it out")
+    ids = tf.cast(input_ids, tf.int32)
+    there = tf.ones_like(ids, tf.bool) if attention_mask is None else tf.cast(attention_mask, tf.bool)
+    tokens = _tokens(there, global_attention_mask)
+    # Positions count the tokens that are no padding, from pad_token_id + 1 on; TF Transformers takes pad_token_id for 1.
+    real = tf.cast(ids != main.config.pad_token_id, tf.int32)
+    hidden = main.embeddings(
+        input_ids=ids,
+        position_ids=tf.cumsum(real, 1) * real + main.config.pad_token_id,
+        token_type_ids=tf.zeros_like(ids) if token_type_ids is None else token_type_ids,
+        training=training,
+    )
+    far = {}
+    for layer, window in zip(main.encoder.layer, main.attention_window):
+        if window not in far:
+            far[window] = _unseen(tokens, window // 2)
+        own = layer.attention.self_attention
+        seen = _local(own, hidden, tokens, far[window], window // 2, training)
+        if tokens.chosen is not None:
+            seen = tf.where(tokens.chosen[:, :, tf.newaxis], _global(own, hidden, tokens, training), seen)
+        seen *= tf.cast(there, seen.dtype)[:, :, tf.newaxis]
+        seen = layer.attention.dense_output(seen, hidden, training=training)
+        hidden = layer.longformer_output(layer.intermediate(seen), seen, training=training)
+    outputs = transformers.models.longformer.modeling_tf_longformer.TFLongformerBaseModelOutputWithPooling
+    return outputs(last_hidden_state=hidden, pooler_output=main.pooler(hidden) if main.pooler is not None else None)
+
+
+def _tokens(there, mask) -> Tokens:
+    """Finds the global tokens: `there` bool [B, T], `mask` int [B, S] or None; see `Tokens`."""
+    if mask is None:
+        return Tokens(there, None, None, None, None)
+    known, length = mask.shape[1], _size(there, 1)
+    mask = tf.cast(mask, tf.int32)
+    chosen = (tf.pad(mask, [[0, 0], [0, length - _size(mask, 1)]]) > 0) & there
+    number = tf.cast(chosen, tf.int32)
+    most = 1 if known == 1 else tf.maximum(1, tf.reduce_max(tf.reduce_sum(number, 1)))
+    filled, places = tf.math.top_k(number, most)  # of equal ones the first comes first
+    rank = tf.minimum(tf.cumsum(number, 1, exclusive=True), most - 1)
+    return Tokens(there, chosen, places, filled > 0, rank)
+
+
+def _unseen(tokens: Tokens, half: int):
+    """What is added to the scores of `_local`: float32 [B, 1, N, half, 3 * half + G], 0 for what a query sees and FAR for the rest.
+
+    With half = 2 the queries of a chunk (rows) see of the previous, their own and the next chunk (columns; x is the query itself):
+
+        . o x o . .  ->  a query at place p of its chunk sees the columns p to p + 2 * half
+    """
+    near = tokens.there if tokens.chosen is None else tokens.there & ~tokens.chosen
+    keys = _neighbours(tf.cast(near, tf.float32)[:, tf.newaxis, :, tf.newaxis], half)  # [B, 1, N, 3 * half, 1]
+    query, column = tf.range(half)[:, tf.newaxis], tf.range(3 * half)
+    band = (column >= query) & (column <= query + 2 * half)
+    seen = tf.linalg.matrix_transpose(keys) * tf.cast(band, tf.float32)  # [B, 1, N, half, 3 * half]
+    if tokens.chosen is not None:
+        column = tf.cast(tokens.filled, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        shape = tf.stack([tf.shape(seen)[0], 1, _size(seen, 2), half, _size(column, 4)])
+        seen = tf.concat([seen, tf.broadcast_to(column, shape)], -1)
+    return (1 - seen) * FAR
+
+
+def _local(own, hidden, tokens: Tokens, far, half: int, training):
+    """What every token gathers from its window and from the global tokens: [B, T, D] -> [B, T, D].
+
+    T is cut into N chunks of half a window, the last one filled up. A chunk's queries stand against the keys of the previous, their own
+    and the next chunk, and of the global tokens, in one product.
+    """
+    query, key, value = own.query(hidden), own.key(hidden), own.value(hidden)
+    chunks = [_neighbours(_heads(x, own), half) for x in (key, value)]  # [B, H, N, 3 * half, D / H]
+    number = _size(chunks[0], 2)
+    if tokens.chosen is not None:
+        for i, x in enumerate((key, value)):
+            picked = _heads(tf.gather(x, tokens.places, batch_dims=1), own)[:, :, tf.newaxis]
+            chunks[i] = tf.concat([chunks[i], tf.tile(picked, [1, 1, number, 1, 1])], 3)
+    query = _chunks(_heads(query, own), half, before=0, after=0)
+    gathered = _gather(query, *chunks, far, own, own.dropout, training)  # [B, H, N, half, D / H]
+    gathered = tf.reshape(gathered, [-1, own.num_heads, number * half, own.head_dim])
+    return _flat(gathered[:, :, : _size(hidden, 1)], own)
+
+
+def _global(own, hidden, tokens: Tokens, training):
+    """What the global tokens gather from all tokens, by their own projections: [B, T, D] -> [B, T, D], of use at their places only."""
+    query = _heads(own.query_global(tf.gather(hidden, tokens.places, batch_dims=1)), own)  # [B, H, G, D / H]
+    key, value = _heads(own.key_global(hidden), own), _heads(own.value_global(hidden), own)
+    far = (1 - tf.cast(tokens.there, tf.float32))[:, tf.newaxis, tf.newaxis] * FAR
+    gathered = _flat(_gather(query, key, value, far, own, own.global_dropout, training), own)
+    return tf.gather(gathered, tokens.rank, batch_dims=1)
+
+
+def _gather(query, key, value, far, own, dropout, training):
+    """Attention: query [..., Q, d], key and value [..., K, d], far [..., Q or 1, K] -> [..., Q, d]; the softmax is float32."""
+    scores = tf.matmul(query * own.head_dim**-0.5, key, transpose_b=True)
+    shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + far), value.dtype)
+    return tf.matmul(dropout(shares, training=training), value)
+
+
+def _heads(x, own):
+    """[B, T, D] -> [B, H, T, D / H]."""
+    return tf.transpose(tf.reshape(x, [-1, _size(x, 1), own.num_heads, own.head_dim]), [0, 2, 1, 3])
+
+
+def _flat(x, own):
+    """[B, H, T, D / H] -> [B, T, D]."""
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, _size(x, 2), own.embed_dim])
+
+
+def _chunks(x, half: int, *, before: int, after: int):
+    """Cuts [B, H, T, d] into chunks, [B, H, N, half, d], the last one filled up with 0, and further chunks of 0 at the ends."""
+    length = _size(x, 2)
+    filling = -length % half
+    x = tf.pad(x, [[0, 0], [0, 0], [before * half, after * half + filling], [0, 0]])
+    number = before + (length + filling) // half + after
+    return tf.reshape(x, [-1, x.shape[1], number, half, x.shape[3]])
+
+
+def _neighbours(x, half: int):
+    """Sets each chunk of [B, H, T, d] between the previous and the next one: [B, H, N, 3 * half, d]."""
+    chunks = _chunks(x, half, before=1, after=1)
+    return tf.concat([chunks[:, :, :-2], chunks[:, :, 1:-1], chunks[:, :, 2:]], 3)
+
+
+def _size(x, axis: int):
+    """The size of a dimension: a number where it is known, else a tensor."""
+    return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
