@@ -20,18 +20,15 @@ class Tokens(NamedTuple):
     """Which tokens of a batch there are, and which of them are global: G in the row that has most, at least 1.
 
     Args:
-        there: bool [B, T], False for padding.
-        chosen: bool [B, T], the global ones; never padding.
-        places: int32 [B, G], where they are, ascending; rows with fewer are filled up with places of others.
-        filled: bool [B, G], False for what fills up.
-        rank: int32 [B, T], how many global tokens stand before: a global token's column in `places`.
+        there: float32 [B, T], 0 for padding.
+        near: float32 [B, T], 1 for those that are there and not global.
+        pick: float32 [B, G, T], a row's global tokens one by one: 1 at the place of each; all 0 where it has fewer than G. None where no
+            token can be global.
     """
 
     there: Any
-    chosen: Any
-    places: Any
-    filled: Any
-    rank: Any
+    near: Any
+    pick: Any
 
 
 def replace_attention(model, chosen: str | None) -> None:
@@ -126,7 +123,7 @@ def _encode(
     if asked := [name for name, value in others.items() if value is not None and value is not False]:
         raise InputError(f"tfbert's Longformer takes no {', '.join(asked)}; leave it out")
     ids = tf.cast(input_ids, tf.int32)
-    there = tf.ones_like(ids, tf.bool) if attention_mask is None else tf.cast(attention_mask, tf.bool)
+    there = tf.cast(tf.ones_like(ids) if attention_mask is None else attention_mask, tf.bool)
     tokens = _tokens(there, global_attention_mask)
     # Positions count the tokens that are no padding, from pad_token_id + 1 on; TF Transformers takes pad_token_id for 1.
     real = tf.cast(ids != main.config.pad_token_id, tf.int32)
@@ -142,9 +139,9 @@ def _encode(
             far[window] = _unseen(tokens, window // 2)
         own = layer.attention.self_attention
         seen = _local(own, hidden, tokens, far[window], window // 2, training)
-        if tokens.chosen is not None:
-            seen = tf.where(tokens.chosen[:, :, tf.newaxis], _global(own, hidden, tokens, training), seen)
-        seen *= tf.cast(there, seen.dtype)[:, :, tf.newaxis]
+        seen *= tf.cast(tokens.near, seen.dtype)[:, :, tf.newaxis]
+        if tokens.pick is not None:
+            seen += _global(own, hidden, tokens, training)
         seen = layer.attention.dense_output(seen, hidden, training=training)
         hidden = layer.longformer_output(layer.intermediate(seen), seen, training=training)
     outputs = transformers.models.longformer.modeling_tf_longformer.TFLongformerBaseModelOutputWithPooling
@@ -152,17 +149,20 @@ def _encode(
 
 
 def _tokens(there, mask) -> Tokens:
-    """Finds the global tokens: `there` bool [B, T], `mask` int [B, S] or None; see `Tokens`."""
+    """Finds the global tokens: `there` bool [B, T], `mask` int [B, S] or None; see `Tokens`.
+
+    Picked by products with 0 and 1, not by gathering: a GPU adds up a gather's gradient in any order, so no two runs would be equal.
+    """
+    floats = tf.cast(there, tf.float32)
     if mask is None:
-        return Tokens(there, None, None, None, None)
-    known, length = mask.shape[1], _size(there, 1)
-    mask = tf.cast(mask, tf.int32)
-    chosen = (tf.pad(mask, [[0, 0], [0, length - _size(mask, 1)]]) > 0) & there
+        return Tokens(floats, floats, None)
+    chosen = (tf.pad(tf.cast(mask, tf.int32), [[0, 0], [0, _size(there, 1) - _size(mask, 1)]]) > 0) & there
     number = tf.cast(chosen, tf.int32)
-    most = 1 if known == 1 else tf.maximum(1, tf.reduce_max(tf.reduce_sum(number, 1)))
-    filled, places = tf.math.top_k(number, most)  # of equal ones the first comes first
-    rank = tf.minimum(tf.cumsum(number, 1, exclusive=True), most - 1)
-    return Tokens(there, chosen, places, filled > 0, rank)
+    most = 1 if mask.shape[1] == 1 else tf.maximum(1, tf.reduce_max(tf.reduce_sum(number, 1)))
+    rank = tf.where(chosen, tf.cumsum(number, 1) - 1, -1)
+    columns = tf.range(_size(there, 1))[:most, tf.newaxis]  # not tf.range(most), whose length XLA cannot bound
+    pick = tf.cast(rank[:, tf.newaxis] == columns, tf.float32)
+    return Tokens(floats, tf.cast(there & ~chosen, tf.float32), pick)
 
 
 def _unseen(tokens: Tokens, half: int):
@@ -172,15 +172,13 @@ def _unseen(tokens: Tokens, half: int):
 
         . o x o . .  ->  a query at place p of its chunk sees the columns p to p + 2 * half
     """
-    near = tokens.there if tokens.chosen is None else tokens.there & ~tokens.chosen
-    keys = _neighbours(tf.cast(near, tf.float32)[:, tf.newaxis, :, tf.newaxis], half)  # [B, 1, N, 3 * half, 1]
+    keys = _neighbours(tokens.near[:, tf.newaxis, :, tf.newaxis], half)  # [B, 1, N, 3 * half, 1]
     query, column = tf.range(half)[:, tf.newaxis], tf.range(3 * half)
     band = (column >= query) & (column <= query + 2 * half)
     seen = tf.linalg.matrix_transpose(keys) * tf.cast(band, tf.float32)  # [B, 1, N, half, 3 * half]
-    if tokens.chosen is not None:
-        column = tf.cast(tokens.filled, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        shape = tf.stack([tf.shape(seen)[0], 1, _size(seen, 2), half, _size(column, 4)])
-        seen = tf.concat([seen, tf.broadcast_to(column, shape)], -1)
+    if tokens.pick is not None:
+        filled = tf.reduce_sum(tokens.pick, 2)[:, tf.newaxis, tf.newaxis, tf.newaxis]  # [B, 1, 1, 1, G]
+        seen = tf.concat([seen, tf.tile(filled, [1, 1, _size(seen, 2), half, 1])], -1)
     return (1 - seen) * FAR
 
 
@@ -193,9 +191,9 @@ def _local(own, hidden, tokens: Tokens, far, half: int, training):
     query, key, value = own.query(hidden), own.key(hidden), own.value(hidden)
     chunks = [_neighbours(_heads(x, own), half) for x in (key, value)]  # [B, H, N, 3 * half, D / H]
     number = _size(chunks[0], 2)
-    if tokens.chosen is not None:
+    if tokens.pick is not None:
         for i, x in enumerate((key, value)):
-            picked = _heads(tf.gather(x, tokens.places, batch_dims=1), own)[:, :, tf.newaxis]
+            picked = _heads(_picked(x, tokens), own)[:, :, tf.newaxis]
             chunks[i] = tf.concat([chunks[i], tf.tile(picked, [1, 1, number, 1, 1])], 3)
     query = _chunks(_heads(query, own), half, before=0, after=0)
     gathered = _gather(query, *chunks, far, own, own.dropout, training)  # [B, H, N, half, D / H]
@@ -204,19 +202,47 @@ def _local(own, hidden, tokens: Tokens, far, half: int, training):
 
 
 def _global(own, hidden, tokens: Tokens, training):
-    """What the global tokens gather from all tokens, by their own projections: [B, T, D] -> [B, T, D], of use at their places only."""
-    query = _heads(own.query_global(tf.gather(hidden, tokens.places, batch_dims=1)), own)  # [B, H, G, D / H]
-    key, value = _heads(own.key_global(hidden), own), _heads(own.value_global(hidden), own)
-    far = (1 - tf.cast(tokens.there, tf.float32))[:, tf.newaxis, tf.newaxis] * FAR
-    gathered = _flat(_gather(query, key, value, far, own, own.global_dropout, training), own)
-    return tf.gather(gathered, tokens.rank, batch_dims=1)
+    """What the global tokens gather from all tokens, by their own projections: [B, T, D] -> [B, T, D], 0 at all other places.
+
+    Where one token of a row is global, its query is projected back instead of all tokens to keys, and its mixture of tokens instead of
+    all tokens to values: q (h K + k) = (q K') h + q k, and the sum of p (h V + v) = (the sum of p h) V + (the sum of p) v.
+    """
+    query = _heads(own.query_global(_picked(hidden, tokens)), own)  # [B, H, G, D / H]
+    far = (1 - tokens.there)[:, tf.newaxis, tf.newaxis] * FAR
+    if tokens.pick.shape[1] == 1:
+        (key, key_bias), (value, value_bias) = (_weights(dense, own) for dense in (own.key_global, own.value_global))
+        query *= own.head_dim**-0.5
+        scores = tf.matmul(tf.matmul(query, key, transpose_b=True), hidden[:, tf.newaxis], transpose_b=True)
+        shares = _shares(scores + tf.matmul(query, key_bias, transpose_b=True), far, own.global_dropout, training)
+        mixture = tf.matmul(tf.matmul(shares, hidden[:, tf.newaxis]), value)  # [B, H, 1, D] and [H, D, D / H]
+        gathered = mixture + tf.reduce_sum(shares, -1, keepdims=True) * value_bias
+    else:
+        key, value = _heads(own.key_global(hidden), own), _heads(own.value_global(hidden), own)
+        gathered = _gather(query, key, value, far, own, own.global_dropout, training)
+    pick = tf.cast(tokens.pick, gathered.dtype)
+    return tf.matmul(pick, _flat(gathered, own), transpose_a=True)
+
+
+def _picked(x, tokens: Tokens):
+    """The global tokens of [B, T, D]: [B, G, D]."""
+    return tf.matmul(tf.cast(tokens.pick, x.dtype), x)
+
+
+def _weights(dense, own):
+    """A projection's matrix and bias by head, [H, D, D / H] and [H, 1, D / H], in the precision of the computation."""
+    kernel = tf.reshape(dense.kernel, [own.embed_dim, own.num_heads, own.head_dim])
+    return tf.transpose(kernel, [1, 0, 2]), tf.reshape(dense.bias, [own.num_heads, 1, own.head_dim])
 
 
 def _gather(query, key, value, far, own, dropout, training):
-    """Attention: query [..., Q, d], key and value [..., K, d], far [..., Q or 1, K] -> [..., Q, d]; the softmax is float32."""
+    """Attention: query [..., Q, d], key and value [..., K, d], far [..., Q or 1, K] -> [..., Q, d]."""
     scores = tf.matmul(query * own.head_dim**-0.5, key, transpose_b=True)
-    shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + far), value.dtype)
-    return tf.matmul(dropout(shares, training=training), value)
+    return tf.matmul(_shares(scores, far, dropout, training), value)
+
+
+def _shares(scores, far, dropout, training):
+    """The softmax, in float32, with dropout: [..., Q, K] -> [..., Q, K]."""
+    return dropout(tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + far), scores.dtype), training=training)
 
 
 def _heads(x, own):
