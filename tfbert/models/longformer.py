@@ -94,32 +94,21 @@ def global_mask(ids, chosen: str, separator: int):
     return tf.cast((count - tf.cast(found, tf.int32) > 0) & ~twin, tf.int32)
 
 
-def _encode(
-    main,
-    input_ids,
-    attention_mask=None,
-    global_attention_mask=None,
-    token_type_ids=None,
-    return_dict=True,
-    training=False,
-    **others,
-):
+def _encode(main, input_ids, attention_mask=None, global_attention_mask=None, training=False, **others):
     """Computes what TFLongformerMainLayer does, with its layers.
 
     Args:
         main: the TFLongformerMainLayer.
         input_ids: int [B, T].
         attention_mask: int [B, T], 0 for padding (default: none is).
-        global_attention_mask: int [B, S], 1 for global attention, of the first S <= T tokens (default: none is). Where S is known to be 1,
-            every shape is known once B and T are: XLA can compile it.
-        token_type_ids: int [B, T] (default: 0).
-        return_dict: has no effect: what is returned is both, a dict and a tuple.
+        global_attention_mask: int [B, S], 1 for global attention, of the first S <= T tokens (default: none is).
         training: whether dropout is on.
-        others: must be None or False.
+        others: must be None or False, but for return_dict, which has no effect: what is returned is both, a dict and a tuple.
 
     Returns:
         A TFLongformerBaseModelOutputWithPooling: last_hidden_state [B, T, D] and, where there is a pooler, pooler_output [B, D].
     """
+    others.pop("return_dict", None)
     if asked := [name for name, value in others.items() if value is not None and value is not False]:
         raise InputError(f"tfbert's Longformer takes no {', '.join(asked)}; leave it out")
     ids = tf.cast(input_ids, tf.int32)
@@ -130,13 +119,10 @@ def _encode(
     hidden = main.embeddings(
         input_ids=ids,
         position_ids=tf.cumsum(real, 1) * real + main.config.pad_token_id,
-        token_type_ids=tf.zeros_like(ids) if token_type_ids is None else token_type_ids,
         training=training,
     )
-    far = {}
+    far = {window: _unseen(tokens, window // 2) for window in set(main.attention_window)}
     for layer, window in zip(main.encoder.layer, main.attention_window):
-        if window not in far:
-            far[window] = _unseen(tokens, window // 2)
         own = layer.attention.self_attention
         seen = _local(own, hidden, tokens, far[window], window // 2, training)
         seen *= tf.cast(tokens.near, seen.dtype)[:, :, tf.newaxis]
@@ -168,9 +154,8 @@ def _tokens(there, mask) -> Tokens:
 def _unseen(tokens: Tokens, half: int):
     """What is added to the scores of `_local`: float32 [B, 1, N, half, 3 * half + G], 0 for what a query sees and FAR for the rest.
 
-    With half = 2 the queries of a chunk (rows) see of the previous, their own and the next chunk (columns; x is the query itself):
-
-        . o x o . .  ->  a query at place p of its chunk sees the columns p to p + 2 * half
+    With half = 2, what the two queries of a chunk (x) see of the previous, their own and the next chunk, two columns each, where no key
+    is padding or global: "o o x o o ." and ". o o x o o".
     """
     keys = _neighbours(tokens.near[:, tf.newaxis, :, tf.newaxis], half)  # [B, 1, N, 3 * half, 1]
     query, column = tf.range(half)[:, tf.newaxis], tf.range(3 * half)
@@ -195,10 +180,9 @@ def _local(own, hidden, tokens: Tokens, far, half: int, training):
         for i, x in enumerate((key, value)):
             picked = _heads(_picked(x, tokens), own)[:, :, tf.newaxis]
             chunks[i] = tf.concat([chunks[i], tf.tile(picked, [1, 1, number, 1, 1])], 3)
-    query = _chunks(_heads(query, own), half, before=0, after=0)
+    query = _chunks(_heads(query, own), half)
     gathered = _gather(query, *chunks, far, own, own.dropout, training)  # [B, H, N, half, D / H]
-    gathered = tf.reshape(gathered, [-1, own.num_heads, number * half, own.head_dim])
-    return _flat(gathered[:, :, : _size(hidden, 1)], own)
+    return _flat(tf.reshape(gathered, [-1, own.num_heads, number * half, own.head_dim]), own)[:, : _size(hidden, 1)]
 
 
 def _global(own, hidden, tokens: Tokens, training):
@@ -219,8 +203,7 @@ def _global(own, hidden, tokens: Tokens, training):
     else:
         key, value = _heads(own.key_global(hidden), own), _heads(own.value_global(hidden), own)
         gathered = _gather(query, key, value, far, own, own.global_dropout, training)
-    pick = tf.cast(tokens.pick, gathered.dtype)
-    return tf.matmul(pick, _flat(gathered, own), transpose_a=True)
+    return tf.matmul(tf.cast(tokens.pick, gathered.dtype), _flat(gathered, own), transpose_a=True)
 
 
 def _picked(x, tokens: Tokens):
@@ -255,18 +238,17 @@ def _flat(x, own):
     return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, _size(x, 2), own.embed_dim])
 
 
-def _chunks(x, half: int, *, before: int, after: int):
-    """Cuts [B, H, T, d] into chunks, [B, H, N, half, d], the last one filled up with 0, and further chunks of 0 at the ends."""
-    length = _size(x, 2)
+def _chunks(x, half: int, around: int = 0):
+    """Cuts [B, H, T, d] into chunks, [B, H, N, half, d], the last one filled up with 0; with `around` chunks of 0 before and after."""
+    length, ends = _size(x, 2), around * half
     filling = -length % half
-    x = tf.pad(x, [[0, 0], [0, 0], [before * half, after * half + filling], [0, 0]])
-    number = before + (length + filling) // half + after
-    return tf.reshape(x, [-1, x.shape[1], number, half, x.shape[3]])
+    x = tf.pad(x, [[0, 0], [0, 0], [ends, filling + ends], [0, 0]])
+    return tf.reshape(x, [-1, x.shape[1], (length + filling) // half + 2 * around, half, x.shape[3]])
 
 
 def _neighbours(x, half: int):
     """Sets each chunk of [B, H, T, d] between the previous and the next one: [B, H, N, 3 * half, d]."""
-    chunks = _chunks(x, half, before=1, after=1)
+    chunks = _chunks(x, half, around=1)
     return tf.concat([chunks[:, :, :-2], chunks[:, :, 1:-1], chunks[:, :, 2:]], 3)
 
 
