@@ -22,8 +22,7 @@ class Tokens(NamedTuple):
     Args:
         there: float32 [B, T], 0 for padding.
         near: float32 [B, T], 1 for those that are there and not global.
-        pick: float32 [B, G, T], a row's global tokens one by one: 1 at the place of each; all 0 where it has fewer than G. None where no
-            token can be global.
+        pick: float32 [B, G, T], 1 at the place of a row's global token 0, 1, ...; all 0 past its last. None where none can be global.
     """
 
     there: Any
@@ -108,8 +107,8 @@ def _encode(main, input_ids, attention_mask=None, global_attention_mask=None, tr
     Returns:
         A TFLongformerBaseModelOutputWithPooling: last_hidden_state [B, T, D] and, where there is a pooler, pooler_output [B, D].
     """
-    others.pop("return_dict", None)
-    if asked := [name for name, value in others.items() if value is not None and value is not False]:
+    asked = [name for name, value in others.items() if not (name == "return_dict" or value is None or value is False)]
+    if asked:
         raise InputError(f"tfbert's Longformer takes no {', '.join(asked)}; leave it out")
     ids = tf.cast(input_ids, tf.int32)
     there = tf.cast(tf.ones_like(ids) if attention_mask is None else attention_mask, tf.bool)
@@ -154,8 +153,7 @@ def _tokens(there, mask) -> Tokens:
 def _unseen(tokens: Tokens, half: int):
     """What is added to the scores of `_local`: float32 [B, 1, N, half, 3 * half + G], 0 for what a query sees and FAR for the rest.
 
-    With half = 2, what the two queries of a chunk (x) see of the previous, their own and the next chunk, two columns each, where no key
-    is padding or global: "o o x o o ." and ". o o x o o".
+    With half = 2, what a chunk's two queries (x) see of its and its neighbours' columns, all near: "o o x o o ." and ". o o x o o".
     """
     keys = _neighbours(tokens.near[:, tf.newaxis, :, tf.newaxis], half)  # [B, 1, N, 3 * half, 1]
     query, column = tf.range(half)[:, tf.newaxis], tf.range(3 * half)
@@ -170,15 +168,14 @@ def _unseen(tokens: Tokens, half: int):
 def _local(own, hidden, tokens: Tokens, far, half: int, training):
     """What every token gathers from its window and from the global tokens: [B, T, D] -> [B, T, D].
 
-    T is cut into N chunks of half a window, the last one filled up. A chunk's queries stand against the keys of the previous, their own
-    and the next chunk, and of the global tokens, in one product.
+    T is cut into N chunks of half a window. A chunk's queries meet the keys of three chunks and of the global tokens in one product.
     """
     query, key, value = own.query(hidden), own.key(hidden), own.value(hidden)
     chunks = [_neighbours(_heads(x, own), half) for x in (key, value)]  # [B, H, N, 3 * half, D / H]
     number = _size(chunks[0], 2)
     if tokens.pick is not None:
         for i, x in enumerate((key, value)):
-            picked = _heads(_picked(x, tokens), own)[:, :, tf.newaxis]
+            picked = _heads(tf.matmul(tf.cast(tokens.pick, x.dtype), x), own)[:, :, tf.newaxis]
             chunks[i] = tf.concat([chunks[i], tf.tile(picked, [1, 1, number, 1, 1])], 3)
     query = _chunks(_heads(query, own), half)
     gathered = _gather(query, *chunks, far, own, own.dropout, training)  # [B, H, N, half, D / H]
@@ -191,9 +188,10 @@ def _global(own, hidden, tokens: Tokens, training):
     Where one token of a row is global, its query is projected back instead of all tokens to keys, and its mixture of tokens instead of
     all tokens to values: q (h K + k) = (q K') h + q k, and the sum of p (h V + v) = (the sum of p h) V + (the sum of p) v.
     """
-    query = _heads(own.query_global(_picked(hidden, tokens)), own)  # [B, H, G, D / H]
+    pick = tf.cast(tokens.pick, hidden.dtype)
+    query = _heads(own.query_global(tf.matmul(pick, hidden)), own)  # [B, H, G, D / H]
     far = (1 - tokens.there)[:, tf.newaxis, tf.newaxis] * FAR
-    if tokens.pick.shape[1] == 1:
+    if pick.shape[1] == 1:
         (key, key_bias), (value, value_bias) = (_weights(dense, own) for dense in (own.key_global, own.value_global))
         query *= own.head_dim**-0.5
         scores = tf.matmul(tf.matmul(query, key, transpose_b=True), hidden[:, tf.newaxis], transpose_b=True)
@@ -203,12 +201,7 @@ def _global(own, hidden, tokens: Tokens, training):
     else:
         key, value = _heads(own.key_global(hidden), own), _heads(own.value_global(hidden), own)
         gathered = _gather(query, key, value, far, own, own.global_dropout, training)
-    return tf.matmul(tf.cast(tokens.pick, gathered.dtype), _flat(gathered, own), transpose_a=True)
-
-
-def _picked(x, tokens: Tokens):
-    """The global tokens of [B, T, D]: [B, G, D]."""
-    return tf.matmul(tf.cast(tokens.pick, x.dtype), x)
+    return tf.matmul(pick, _flat(gathered, own), transpose_a=True)
 
 
 def _weights(dense, own):
