@@ -454,11 +454,12 @@ def test_what_the_graph_cannot_repeat_is_refused(uncased, tmp_path):
         with pytest.raises(InputError) as error:
             graph_tokenizer(tokenizer)
         assert str(error.value) == (
-            f"this tokenizer cannot be put in the graph exactly: {reason}; export only the 'tokens' signature"
+            f"this tokenizer cannot be put in the graph exactly: {reason}; train without an export (export=False, --no-export): evaluate "
+            "and predict need none"
         )
 
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
-    refused(transformers.PreTrainedTokenizerFast(tokenizer_object=bpe), "its normalizer is None, not BertNormalizer")
+    refused(transformers.PreTrainedTokenizerFast(tokenizer_object=bpe), "its model is BPE, not WordPiece")
     uncased.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.truncation_side = "left"

@@ -127,6 +127,8 @@ def fine_tune(
         _check_output(directory, overwrite)
         train, validation, test = _read(task, train, validation, test, seed)
         tokenizer = tokenization.load_tokenizer(checkpoint)
+        if export:
+            tokenization.check_graph(tokenizer)
         task = task.from_data(train)
         for part in (train, validation, test):
             if part is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
-from tfbert.models.families import family_of
+from tfbert.models.families import Family, family_of
 
 # The largest sizes that are taken, far above any published encoder: a config must not be able to ask for all memory.
 SIZES = {
@@ -64,7 +64,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{where}: expected an object of settings, found {type(raw).__name__}; restore the checkpoint's config.json"
         )
-    family_of(raw.get("model_type"), where)
+    family = family_of(raw.get("model_type"), where)
     if raw.get("quantization_config"):
         raise InputError(
             f"{where}: has a quantization_config, but tfbert reads plain weights only; use the unquantized checkpoint"
@@ -74,9 +74,14 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{where}: {name} is {raw[name]!r}; tfbert's models have {allowed[0]!r} only; choose another checkpoint"
             )
-    config = {name: raw[name] for name in KNOWN if raw.get(name) is not None}
+    config = {name: raw[name] for name in known(family) if raw.get(name) is not None}
     check_config(config, where)
     return config
+
+
+def known(family: Family) -> tuple[str, ...]:
+    """The settings of a family's config.json that tfbert knows."""
+    return (*KNOWN, *family.windows)
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
@@ -104,15 +109,18 @@ def check_config(config: dict[str, Any], where: str) -> None:
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise InputError(f"{where}: architectures is {architectures!r}; expected a list of class names")
+    for name in family_of(config["model_type"], where).windows:
+        _windows(config, name, where)
     _labels(config, where)
 
 
 def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
     """Returns the settings with some changed; a setting that does not exist is an InputError that names the nearest right one."""
+    names = known(family_of(config["model_type"], where))
     for name in changes:
-        if name not in KNOWN:
+        if name not in names:
             raise InputError(
-                f"no setting {name!r} in a model's config; there are {', '.join(KNOWN)}.{suggest(name, KNOWN)}"
+                f"no setting {name!r} in a model's config; there are {', '.join(names)}.{suggest(name, names)}"
             )
     changed = {**config, **{name: value for name, value in changes.items() if value is not None}}
     check_config(changed, where)
@@ -129,6 +137,17 @@ def _number(config: dict[str, Any], name: str, least: float, largest: float, whe
     value = config.get(name, least)
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= largest:
         raise InputError(f"{where}: {name} is {value!r}; expected a number from {least} to {largest}")
+
+
+def _windows(config: dict[str, Any], name: str, where: str) -> None:
+    value, layers = config.get(name, 2), config["num_hidden_layers"]
+    values = value if isinstance(value, list) else [value] * layers
+    largest = SIZES["max_position_embeddings"]
+    even = all(type(window) is int and 2 <= window <= largest and window % 2 == 0 for window in values)
+    if len(values) != layers or not even:
+        raise InputError(
+            f"{where}: {name} is {str(value)[:80]}; expected an even whole number from 2 to {largest}, or a list of {layers}, one a layer"
+        )
 
 
 def _labels(config: dict[str, Any], where: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tfbert.errors import InputError, suggest
+from tfbert.models.longformer import replace_attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Head:
         labels: how many outputs the head has, where that is no choice; None where the labels say it.
         tied: names of weights that are copies of others in PyTorch's file -> the names of those others.
         first_token: whether it reads the first token's state only.
+        output: how the name of the matrix with a row for each label begins, where the head has others too (default: `weights`).
+        global_attention: which tokens see all others and are seen by all, in a model where not all are so (see `longformer`).
     """
 
     tf_class: str
@@ -31,6 +35,8 @@ class Head:
     labels: int | None = None
     first_token: bool = False
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    output: str | None = None
+    global_attention: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +58,11 @@ class Family:
         buffers: names that checkpoints hold though they are no weights.
         pretraining: how the names of pre-training heads begin, which a fine-tuned model drops.
         inputs: the ids that the model takes, in order.
-        position_offset: rows of the position embeddings that no token uses (2 for RoBERTa).
+        position_offset: rows of the position embeddings that no token uses; None where they are pad_token_id + 1, as RoBERTa's (2).
         heads: the heads by the name that tasks use; None is the bare encoder.
+        special: the special tokens whose ids the model itself looks for, by those in its config.json.
+        windows: settings that are an even whole number, or a list of one for each layer.
+        prepare: what is done to the built model of TF Transformers, with `global_attention` of its head, before it is used.
     """
 
     model_type: str
@@ -68,13 +77,22 @@ class Family:
     buffers: tuple[str, ...]
     pretraining: tuple[str, ...]
     inputs: tuple[str, ...]
-    position_offset: int
+    position_offset: int | None
     heads: Mapping[str | None, Head]
+    special: tuple[str, ...] = ("pad",)
+    windows: tuple[str, ...] = ()
+    prepare: Callable[[Any, str | None], None] | None = None
 
     @property
     def has_types(self) -> bool:
         """Whether the model tells the first text of a pair from the second by token_type_ids."""
         return "token_type_ids" in self.inputs
+
+    def positions(self, rows: int, pad_token_id: int | None) -> int:
+        """Returns how many tokens have a position of their own: `rows` is max_position_embeddings."""
+        if self.position_offset is not None:
+            return rows - self.position_offset
+        return rows - (1 if pad_token_id is None else pad_token_id) - 1
 
     def head(self, name: str | None) -> Head:
         """Returns the head of a name such as "sequence-classification"; None is the bare encoder."""
@@ -141,7 +159,73 @@ BERT = Family(
     },
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT,)}
+LONGFORMER = Family(
+    model_type="longformer",
+    config_class="LongformerConfig",
+    encoder="longformer.",
+    word_embeddings="embeddings.word_embeddings.weight",
+    position_embeddings="embeddings.position_embeddings.weight",
+    embeddings="embeddings.",
+    layers="encoder.layer.",
+    pooler="pooler.",
+    feed_forward="intermediate.dense.weight",
+    buffers=("embeddings.position_ids",),
+    pretraining=("lm_head.",),
+    inputs=("input_ids", "attention_mask"),
+    position_offset=None,
+    heads={
+        None: Head(
+            "TFLongformerModel",
+            "LongformerModel",
+            "",
+            ("last_hidden_state", "pooler_output"),
+            global_attention="first",
+        ),
+        "sequence-classification": Head(
+            "TFLongformerForSequenceClassification",
+            "LongformerForSequenceClassification",
+            "classifier.",
+            ("logits",),
+            output="classifier.out_proj.",
+            global_attention="first",
+        ),
+        "token-classification": Head(
+            "TFLongformerForTokenClassification", "LongformerForTokenClassification", "classifier.", ("logits",)
+        ),
+        "question-answering": Head(
+            "TFLongformerForQuestionAnswering",
+            "LongformerForQuestionAnswering",
+            "qa_outputs.",
+            ("start_logits", "end_logits"),
+            labels=2,
+            global_attention="before separator",
+        ),
+        "multiple-choice": Head(
+            "TFLongformerForMultipleChoice",
+            "LongformerForMultipleChoice",
+            "classifier.",
+            ("logits",),
+            rank=3,
+            labels=1,
+            global_attention="after separator",
+        ),
+        "masked-lm": Head(
+            "TFLongformerForMaskedLM",
+            "LongformerForMaskedLM",
+            "lm_head.",
+            ("logits",),
+            tied={
+                "lm_head.decoder.weight": "embeddings.word_embeddings.weight",
+                "lm_head.decoder.bias": "lm_head.bias",
+            },
+        ),
+    },
+    special=("pad", "sep"),
+    windows=("attention_window",),
+    prepare=replace_attention,
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT, LONGFORMER)}
 
 
 def family_of(model_type, where: str = "config.json") -> Family:
@@ -153,7 +237,7 @@ def family_of(model_type, where: str = "config.json") -> Family:
         >>> family_of("brt")
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: config.json: model_type is 'brt'; tfbert knows bert. Did you mean 'bert'?
+        tfbert.errors.InputError: config.json: model_type is 'brt'; tfbert knows bert, longformer. Did you mean 'bert'?
     """
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(

@@ -54,7 +54,7 @@ def settle_labels(
         if (num_labels or len(id2label or {}) or kind.labels) != kind.labels:
             raise InputError(f"{kind.tf_class} has {kind.labels} outputs a place; leave num_labels and id2label out")
         return {"id2label": {i: f"LABEL_{i}" for i in range(kind.labels)}, "num_labels": kind.labels}
-    weight = kept.get(f"{kind.weights}weight")
+    weight = kept.get(f"{kind.output or kind.weights}weight")
     stored = config.get("id2label")
     rows = weight.shape[0] if weight else None
     if id2label is not None and num_labels not in (None, len(id2label)):

@@ -47,7 +47,7 @@ def describe(checkpoint: str | Path) -> dict[str, Any]:
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],
         "vocab_size": config["vocab_size"],
-        "positions": config["max_position_embeddings"] - family.position_offset,
+        "positions": family.positions(config["max_position_embeddings"], config.get("pad_token_id")),
         "type_ids": config["type_vocab_size"] if family.has_types else 0,
         "labels": list(labels.values()) if labels else [],
         "parameters": _parameters(tensors, family, config["num_hidden_layers"]),
@@ -138,15 +138,17 @@ def check_tokenizer(model, tokenizer, *, max_length: int, pair: bool = False) ->
             raise InputError(
                 f"{name}: the {kind} token has id {number}, but {folder} has ids 0 to {config.vocab_size - 1}"
             )
-    if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
-        raise InputError(
-            f"{name}: the pad token has id {tokenizer.pad_token_id}, but {folder}'s config.json says pad_token_id {config.pad_token_id}"
-        )
+    for kind in family.special:
+        given, expected = (getattr(of, f"{kind}_token_id", None) for of in (tokenizer, config))
+        if expected is not None and given != expected:
+            raise InputError(
+                f"{name}: the {kind} token has id {given}, but {folder}'s config.json says {kind}_token_id {expected}"
+            )
     if pair and family.has_types and config.type_vocab_size < 2:
         raise InputError(
             f"the inputs are pairs of texts, but {folder} has type_vocab_size {config.type_vocab_size}; pairs need 2"
         )
-    positions = config.max_position_embeddings - family.position_offset
+    positions = family.positions(config.max_position_embeddings, config.pad_token_id)
     if not 1 <= max_length <= positions:
         raise InputError(
             f"max_length is {max_length}, but {folder} has {positions} positions; choose a max_length from 1 to {positions}"

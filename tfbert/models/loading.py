@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,6 +98,8 @@ def load(
         model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**config))
         model.build_in_name_scope()
         _build_dropout(model)
+    if family.prepare is not None:
+        family.prepare(model, kind.global_attention)
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
@@ -106,12 +109,17 @@ def load(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Transformers from printing its advice (deprecated TensorFlow classes, weights that begin anew): ours is in the report."""
+    """Keeps Transformers from printing its advice (deprecated TensorFlow classes, weights that begin anew): ours is in the report.
+
+    And Keras from warning of Longformer's layers that are built twice: all their first values are replaced here.
+    """
     logging = transformers.utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The initializer TruncatedNormal is unseeded", UserWarning)
+            yield
     finally:
         logging.set_verbosity(before)
 
@@ -216,7 +224,7 @@ def _new(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarr
     """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1."""
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
-    if "LayerNorm" in name:
+    if "LayerNorm" in name or "layer_norm" in name:
         return np.ones(shape, np.float32)
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = generator.standard_normal(shape)

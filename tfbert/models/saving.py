@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tfbert._compat import transformers
 from tfbert.errors import InputError
 from tfbert.files import new_directory, told, write_json
-from tfbert.models.configuration import KNOWN
+from tfbert.models.configuration import known
 from tfbert.models.families import Family, Head, family_of
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.weights import WHOLE, turned, variables_of
@@ -76,7 +76,7 @@ def _config(model, family: Family) -> dict[str, Any]:
     config = model.config
     settings = {
         name: getattr(config, name, None)
-        for name in sorted(KNOWN)
+        for name in sorted(known(family))
         if name not in ("id2label", "label2id", "num_labels")
     }
     labels = dict(sorted(config.id2label.items()))

@@ -9,7 +9,7 @@ from tfbert.tokenization.rows import Pieces, Rows
 from tfbert.tokenization.truncation import keep
 from tfbert.tokenization.vocabulary import Vocabulary
 from tfbert.tokenization.windows import windows
-from tfbert.tokenization.wordpiece import WordPieceGraph, graph_tokenizer
+from tfbert.tokenization.wordpiece import WordPieceGraph, check_graph, graph_tokenizer
 
 __all__ = [
     "Pieces",
@@ -19,6 +19,7 @@ __all__ = [
     "WordPieceGraph",
     "clean",
     "encode",
+    "check_graph",
     "graph_tokenizer",
     "keep",
     "load_tokenizer",

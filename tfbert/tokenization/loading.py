@@ -13,6 +13,7 @@ import tokenizers
 from tfbert._compat import transformers
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
+from tfbert.files import read_json
 from tfbert.tokenization.encoding import no_panic
 
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -53,6 +54,7 @@ def load_tokenizer(checkpoint: str | Path):
     backend.no_truncation()
     backend.no_padding()
     _make_special(tokenizer)
+    tokenizer.model_input_names = _inputs(folder, tokenizer.model_input_names)
     return tokenizer
 
 
@@ -95,6 +97,18 @@ def _load(folder: Path):
         raise InputError(
             f"{place}: the tokenizer cannot be loaded ({reason}); restore its files or save it again"
         ) from error
+
+
+def _inputs(folder: Path, names: list[str]) -> list[str]:
+    """Of the ids that a tokenizer gives those that the folder's model takes: what is given by the tokenizer class of its model type.
+
+    A Longformer or DistilBERT with a BertTokenizer takes no token types.
+    """
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    classes = transformers.models.auto.tokenization_auto.TOKENIZER_MAPPING_NAMES.get(str(kind)) or ()
+    own = next((getattr(transformers, name).model_input_names for name in reversed(classes) if name), names)
+    return [name for name in names if name in own]
 
 
 @contextlib.contextmanager

@@ -273,14 +273,19 @@ def graph_tokenizer(tokenizer) -> WordPieceGraph:
     )
 
 
+def check_graph(tokenizer) -> None:
+    """Raises the InputError of `graph_tokenizer` without making the graph: better before a training than after it."""
+    _supported(tokenizer)
+
+
 def _supported(tokenizer) -> tuple:
     """The Rust tokenizer with truncation and padding off, and its settings; whatever the graph cannot repeat is refused."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
     settings = json.loads(backend.to_str())
-    parts = {name: (settings[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")}
-    expected = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
+    parts = {name: (settings[name] or {}).get("type") for name in ("model", "normalizer", "pre_tokenizer")}
+    expected = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
     problem = None
     if parts != expected:
         name = next(name for name in expected if parts[name] != expected[name])
@@ -296,6 +301,7 @@ def _supported(tokenizer) -> tuple:
         problem = "its unknown token or the prefix of its inner pieces is missing"
     if problem:
         raise InputError(
-            f"this tokenizer cannot be put in the graph exactly: {problem}; export only the 'tokens' signature"
+            f"this tokenizer cannot be put in the graph exactly: {problem}; train without an export (export=False, --no-export): evaluate "
+            "and predict need none"
         )
     return backend, settings
