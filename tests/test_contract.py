@@ -145,6 +145,10 @@ CASES = {
         tasks.QuestionAnswering(max_length=14, stride=3, max_question_length=4, n_best=3),
         asked(48, none=3),
     ),
+    "questions as the pipeline": (
+        tasks.QuestionAnswering(max_length=14, stride=3, max_answer_length=4, n_best=12, post_processing="pipeline"),
+        asked(48, none=3),
+    ),
     "regression": (
         tasks.SequenceClassification(max_length=32, kind="regression"),
         rows(48, lambda i, good: 2.5 * good + 0.01 * i),

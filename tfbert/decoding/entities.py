@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfbert._compat import tf
+from tfbert.decoding.runs import changes, runs
 from tfbert.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def units(pieces: Units, word, *, strategy: str) -> Units:
     _check(strategy)
     if strategy in ("none", "simple"):
         return pieces
-    begins = _changes(pieces.example) | _changes(word)
-    first, last, unit = _runs(begins)
+    begins = changes(pieces.example) | changes(word)
+    first, last, unit = runs(begins)
     if strategy == "first":
         scores = tf.gather(pieces.scores, first)
     elif strategy == "average":
@@ -142,8 +143,8 @@ def group(
         names = tuple(name.split("-", 1)[-1] for name in labels)
         kind = tf.gather(tf.constant([kinds.index(kind) for kind in kinds], tf.int32), label)
         begun = tf.gather(tf.constant([name.startswith("B-") for name in labels], tf.bool), label)
-        begins = begun | _changes(kind) | _changes(words.example)
-    first, last, entity = _runs(begins)
+        begins = begun | changes(kind) | changes(words.example)
+    first, last, entity = runs(begins)
     label = tf.gather(label, first)
     found = {
         "label": tf.gather(tf.constant(names, tf.string), label),
@@ -163,20 +164,6 @@ def _check(strategy: str) -> None:
         raise InputError(
             f"strategy is {strategy!r}; expected one of {', '.join(STRATEGIES)}.{suggest(str(strategy), STRATEGIES)}"
         )
-
-
-def _changes(values):
-    """Where a value differs from the one before it, bool of the same length; the first always does."""
-    return tf.concat([[True], values[1:] != values[:-1]], 0)[: tf.size(values)]
-
-
-def _runs(begins) -> tuple:
-    """The places where runs begin and where they end, int64 [N], and the number of each element's run.
-
-    Example: begins [True, False, True] -> first [0, 2], last [1, 2], run [0, 0, 1].
-    """
-    ends = tf.concat([begins, [True]], 0)[1:]
-    return tf.where(begins)[:, 0], tf.where(ends)[:, 0], tf.cumsum(tf.cast(begins, tf.int32)) - 1
 
 
 def _peaks(values, run):

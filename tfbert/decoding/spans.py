@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tfbert._compat import tf
+from tfbert.decoding.runs import changes, runs
+from tfbert.decoding.substrings import substrings
 
 # What a span scores that is none: below any real logits, far above the least float32.
 _NEVER = -1e9
@@ -66,6 +68,92 @@ def best_spans(
         "no_answer_score": tf.clip_by_value(null - tf.where(found, top[:, 0], -_MOST), -_MOST, _MOST),
         "null_probability": share[:, -1] if no_answer else tf.zeros_like(null),
     }
+
+
+def likely_spans(
+    start_logits, end_logits, allowed, word, start, end, example, count, *, n_best: int, max_answer_length: int
+) -> dict:
+    """The likeliest spans of each window, widened to whole words, as the Hugging Face question answering pipeline finds them.
+
+    In each window two softmaxes, over the starts and over the ends, share one between the first token, [CLS], and those of the context. A
+    span is as likely as its start times its end; the `n_best` likeliest are kept. Each reaches from the beginning of its first token's
+    word to the end of its last token's, as far as the words are in the window. "No answer" is as likely as [CLS] is as start times as end,
+    and of the windows the lowest counts. `sum_of_equals` makes answers of the spans.
+
+    Args:
+        start_logits, end_logits, allowed, start, end, example, count: as in `best_spans`.
+        word: int32 [R, T], the number of each token's word in its context.
+        n_best: spans that are kept of a window.
+        max_answer_length: the most tokens of an answer, before it is widened.
+
+    Returns:
+        starts and ends int32 [B, K], scores float32 [B, K]: the spans of the example's first window, the likeliest first, then those of its
+        second; filled up with 0. null_score float32 [B].
+    """
+    width = tf.shape(start_logits)[1]
+    rivals = allowed | (tf.range(width) == 0)
+    first, last = (tf.nn.softmax(tf.where(rivals, x, -np.inf)) for x in (start_logits, end_logits))  # [R, T]
+    null = tf.math.segment_min(first[:, 0] * last[:, 0], example)  # [B]
+    first, last = (tf.where(allowed, x, 0.0) for x in (first, last))
+
+    most = tf.minimum(max_answer_length, width)
+    later = tf.range(width)[:, tf.newaxis] + tf.range(most)  # [T, M]: the ends that each start may have
+    pair = first[:, :, tf.newaxis] * tf.gather(tf.pad(last, [[0, 0], [0, most]]), later, axis=1)  # [R, T, M]
+    flat = tf.reshape(pair, tf.stack([tf.shape(pair)[0], width * most]))
+    scores, place = tf.math.top_k(flat, tf.minimum(n_best, width * most))  # [R, k]
+    # Behind the last token there is none: such a span scores 0, and any place will do.
+    first_at, last_at = place // most, tf.minimum(place // most + place % most, width - 1)
+    start, end = _whole_words(tf.where(allowed, word, -1), start, end)
+    begins, ends = tf.gather(start, first_at, batch_dims=1), tf.gather(end, last_at, batch_dims=1)
+    windows = tf.math.bincount(example, minlength=count, maxlength=count)
+    scores, begins, ends = (_side_by_side(x, windows, 0) for x in (scores, begins, ends))
+    return {"starts": begins, "ends": ends, "scores": scores, "null_score": null}
+
+
+def sum_of_equals(text, starts, ends, scores) -> tuple:
+    """The best answer of each text where spans of equal words, in upper or lower case, add up their scores.
+
+    Args:
+        text: string [B].
+        starts: int32 [B, K], places in code points.
+        ends: int32 [B, K], exclusive.
+        scores: float32 [B, K], at least 0.
+
+    Returns:
+        start and end int32 [B], those of the first of the best answer's spans, and score float32 [B], the sum; of equally good answers the
+        one that is met first, and 0 for all three where no span scores.
+
+    Example:
+        >>> spans = tf.constant([[0, 5, 10]]), tf.constant([[4, 9, 14]]), tf.constant([[0.25, 0.375, 0.25]])
+        >>> [found.numpy().tolist() for found in sum_of_equals(tf.constant(["Rome Oslo rome"]), *spans)]
+        [[0], [4], [0.5]]
+    """
+    shape = tf.shape(starts)
+    words = _lower(substrings(text, starts, ends))  # [B, K]
+    example = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], shape)
+    keys = tf.strings.join([tf.strings.as_string(example), words], " ")
+    answers, answer = tf.unique(tf.reshape(keys, [-1]))
+    total = tf.math.unsorted_segment_sum(tf.reshape(scores, [-1]), answer, tf.size(answers))
+    score, first = tf.math.top_k(tf.reshape(tf.gather(total, answer), shape), 1)  # of equal ones the first
+    start, end = (tf.where(score > 0, tf.gather(x, first, batch_dims=1), 0)[:, 0] for x in (starts, ends))
+    return start, end, score[:, 0]
+
+
+def _lower(text):
+    """Texts in lower case, for comparing them, as Python's `str.lower` has it."""
+    # The operation stops at a NUL. Its rules beyond ASCII are those of the machine's language, where a Turkish "I" is no "i".
+    text = tf.strings.regex_replace(text, r"\x00", "\uffff")
+    return tf.strings.lower(tf.strings.lower(text), "utf-8")
+
+
+def _whole_words(word, start, end) -> tuple:
+    """Where the word of each token begins and ends, int32 [R, T], as far as it is in the window; `word` int32 [R, T] numbers them."""
+    shape = tf.shape(word)
+    window = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], shape)
+    window, word, start, end = (tf.reshape(x, [-1]) for x in (window, word, start, end))
+    first, last, run = runs(changes(window) | changes(word))
+    found = (tf.gather(start, tf.gather(first, run)), tf.gather(end, tf.gather(last, run)))
+    return tuple(tf.reshape(x, shape) for x in found)
 
 
 def _of_windows(start_logits, end_logits, allowed, start, end, *, n_best: int, max_answer_length: int) -> tuple:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
-from tfbert.decoding.spans import best_spans, target_places
+from tfbert.decoding.spans import best_spans, likely_spans, sum_of_equals, target_places
 from tfbert.decoding.substrings import substrings
 from tfbert.errors import InputError
 from tfbert.pipeline import Features, collect
@@ -19,6 +19,7 @@ from tfbert.tasks import fields
 from tfbert.tasks.base import Task
 from tfbert.tokenization import Rows
 
+POST_PROCESSING = ("run_qa", "pipeline")
 LOST = 0.2  # the share of answers beyond which their loss is an error
 
 
@@ -36,6 +37,10 @@ class QuestionAnswering(Task):
             before).
         stride: pieces of the context that a window shares with the one before (default 128, or half of the room where rows are short).
         max_question_length: pieces of a question; longer ones are an error in training and cut when served (default 64).
+        post_processing: how the scores of tokens become an answer. "run_qa" (default), as the Hugging Face script does it: the span whose
+            two logits sum up highest. "pipeline", as the Hugging Face pipeline does it: probabilities within each window, spans widened to
+            whole words, those of equal words added up. With the pipeline's own settings, n_best=12, max_answer_length=15 and threshold=0,
+            the answers are its answers; no_answer is what it calls handle_impossible_answer. Training is the same for both.
         n_best: candidates kept of each window (default 20).
         max_answer_length: pieces of an answer (default 30).
         allow_lost_answers: train though more than a fifth of the answers fits in no window (default False).
@@ -60,6 +65,9 @@ class QuestionAnswering(Task):
     )
     stride: int = dataclasses.field(default=128, metadata={"help": "pieces that a window shares with the one before"})
     max_question_length: int = dataclasses.field(default=64, metadata={"help": "pieces of a question"})
+    post_processing: str = dataclasses.field(
+        default="run_qa", metadata={"help": ", ".join(POST_PROCESSING), "choices": POST_PROCESSING}
+    )
     n_best: int = dataclasses.field(default=20, metadata={"help": "candidates kept of each window"})
     max_answer_length: int = dataclasses.field(default=30, metadata={"help": "pieces of an answer"})
     allow_lost_answers: bool = dataclasses.field(
@@ -67,6 +75,7 @@ class QuestionAnswering(Task):
     )
 
     def __post_init__(self):
+        fields.one_of("post_processing", self.post_processing, POST_PROCESSING)
         for name, least in (("stride", 0), ("max_question_length", 1), ("n_best", 1), ("max_answer_length", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
@@ -167,32 +176,34 @@ class QuestionAnswering(Task):
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         start, end = (tf.cast(outputs[name], tf.float32) for name in ("start_logits", "end_logits"))
-        return best_spans(
-            start,
-            end,
-            rows.piece >= 0,
-            rows.start,
-            rows.end,
-            rows.example,
-            rows.count,
-            n_best=self.n_best,
-            max_answer_length=self.max_answer_length,
-            no_answer=bool(self.no_answer),
-        )
+        places = (rows.start, rows.end, rows.example, rows.count)
+        limits = {"n_best": self.n_best, "max_answer_length": self.max_answer_length}
+        if self.post_processing == "pipeline":
+            return likely_spans(start, end, rows.piece >= 0, rows.word, *places, **limits)
+        return best_spans(start, end, rows.piece >= 0, *places, **limits, no_answer=bool(self.no_answer))
 
     def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
-        start, end, score = inferred["start"], inferred["end"], inferred["score"]
+        best = self._best(inferred, texts["context"])
+        start, end, score = best["start"], best["end"], best["score"]
         if self.no_answer:
-            none = inferred["no_answer_score"] > np.float32(self.threshold or 0.0)
+            none = best["no_answer_score"] > np.float32(self.threshold or 0.0)
             start, end = tf.where(none, 0, start), tf.where(none, 0, end)
-            score = tf.where(none, inferred["null_probability"], score)
+            score = tf.where(none, best["null_probability"], score)
         return {
             "answer": substrings(texts["context"], start, end),
             "score": score,
             "start": start,
             "end": end,
-            "no_answer_score": inferred["no_answer_score"],
+            "no_answer_score": best["no_answer_score"],
         }
+
+    def _best(self, inferred: Mapping[str, Any], contexts) -> Mapping[str, Any]:
+        """The best span of each context, string [B], and what "no answer" scores, [B] each, as `best_spans` returns them."""
+        if self.post_processing == "run_qa":
+            return inferred
+        start, end, score = sum_of_equals(contexts, inferred["starts"], inferred["ends"], inferred["scores"])
+        null = inferred["null_score"]
+        return {"start": start, "end": end, "score": score, "no_answer_score": null - score, "null_probability": null}
 
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return {}
@@ -204,9 +215,9 @@ class QuestionAnswering(Task):
         return "f1"
 
     def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
-        references, answers = self._answers(examples, inferred)
-        none = inferred["no_answer_score"] > np.float32(self.threshold or 0.0)
+        references, answers, no_answer_score = self._answers(examples, inferred)
         if self.no_answer:
+            none = no_answer_score > np.float32(self.threshold or 0.0)
             answers = ["" if empty else answer for answer, empty in zip(answers, none, strict=True)]
         return metrics.squad(references, answers)
 
@@ -220,16 +231,18 @@ class QuestionAnswering(Task):
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> QuestionAnswering:
         if not self.no_answer or self.threshold is not None:
             return self
-        references, answers = self._answers(examples, inferred)
-        return dataclasses.replace(
-            self, threshold=metrics.squad_threshold(references, answers, inferred["no_answer_score"])
-        )
+        return dataclasses.replace(self, threshold=metrics.squad_threshold(*self._answers(examples, inferred)))
 
-    def _answers(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> tuple[list[list[str]], list[str]]:
-        """The right answers of each question, and the best span of its context."""
-        spans = zip(inferred["start"].tolist(), inferred["end"].tolist(), strict=True)
+    def _answers(
+        self, examples: Examples, inferred: Mapping[str, np.ndarray]
+    ) -> tuple[list[list[str]], list[str], np.ndarray]:
+        """The right answers of each question, the best span of its context, and how much more "no answer" scores."""
+        inferred = {name: tf.constant(values) for name, values in inferred.items()}
+        best = self._best(inferred, tf.constant([row["context"] for row in examples], tf.string))
+        spans = zip(best["start"].numpy().tolist(), best["end"].numpy().tolist(), strict=True)
         answers = [row["context"][start:end] for row, (start, end) in zip(examples, spans, strict=True)]
-        return [[answer["text"] for answer in row["answers"]] for row in questions(examples)], answers
+        references = [[answer["text"] for answer in row["answers"]] for row in questions(examples)]
+        return references, answers, best["no_answer_score"].numpy()
 
 
 def _half_crossentropy(places, logits):
