@@ -39,7 +39,7 @@ class lazy(types.ModuleType):  # noqa: N801 - it reads as a function
     def __getattr__(self, attribute: str):
         if attribute.startswith("__") and attribute not in ("__version__", "__file__"):
             raise AttributeError(attribute)  # doctest, inspect and copy ask for these; they need no import
-        if self.__name__ in _ON_TENSORFLOW:
+        if self.__name__ in _ON_TENSORFLOW or attribute.startswith("TF"):  # transformers' TensorFlow classes
             load_tensorflow()
         module = importlib.import_module(self.__name__)
         if self._check is not None:

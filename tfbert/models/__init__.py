@@ -15,7 +15,7 @@ from tfbert.models.keras_model import (
     without_padding,
     word_embeddings,
 )
-from tfbert.models.kernels import folded
+from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
 
@@ -29,7 +29,7 @@ __all__ = [
     "check_tokenizer",
     "describe",
     "dropout",
-    "folded",
+    "for_answers",
     "load",
     "pooled",
     "save",

@@ -14,36 +14,23 @@ import numpy as np
 
 from tfbert._compat import tf
 
-_FOLDED = contextvars.ContextVar("folded", default=None)
+_ANSWERS = contextvars.ContextVar("answers", default=False)
 PHILOX = 1  # the algorithm of tf.random.Generator by its number
 
 
 @contextlib.contextmanager
-def folded(model) -> Iterator[None]:
-    """What is traced within is for answers alone: the layers' weights are constants, put together as the products want them.
-
-    A served model need not put query, key and value together in every request, oneDNN packs constants once, when it loads them, and
-    there are no gradients by hand, of which loading a SavedModel would warn. Weights of more than 1.5 GB stay variables: a graph that
-    holds 2 GB cannot be written.
-
-    Args:
-        model: the model that is traced.
-    """
-    token = _FOLDED.set(sum(variable.shape.num_elements() for variable in model.weights) * 4 < 1.5e9)
+def without_gradients() -> Iterator[None]:
+    """What is traced within has no gradients by hand, of which loading a SavedModel would warn, and the forms that are fused in serving."""
+    token = _ANSWERS.set(True)
     try:
         yield
     finally:
-        _FOLDED.reset(token)
-
-
-def as_constants() -> bool:
-    """Whether weights are constants in what is being traced."""
-    return bool(_FOLDED.get())
+        _ANSWERS.reset(token)
 
 
 def _with_gradient(function: Callable) -> Callable:
     """tf.custom_gradient, where there are gradients."""
-    return (lambda *arguments: function(*arguments)[0]) if _FOLDED.get() is not None else tf.custom_gradient(function)
+    return (lambda *arguments: function(*arguments)[0]) if _ANSWERS.get() else tf.custom_gradient(function)
 
 
 def dense(x, kernel, bias):
@@ -53,8 +40,10 @@ def dense(x, kernel, bias):
 
 def gelu(x):
     """The exact GELU, x * Phi(x) (Hendrycks and Gimpel 2016), float [N, E]: 5.8 ms with its gradient, 10.5 derived."""
-    if _FOLDED.get() is not None:
-        return tf.nn.gelu(x, approximate=False)  # in this form, TensorFlow's optimizer fuses it with the product before it
+    if _ANSWERS.get():
+        return tf.nn.gelu(
+            x, approximate=False
+        )  # in this form, TensorFlow's optimizer fuses it with the product before it
     half = tf.constant(0.5, x.dtype)
 
     @_with_gradient
@@ -102,17 +91,31 @@ def layer_norm(x, scale, shift, epsilon: float):
 
 
 def turn(x, order):
-    """tf.transpose of numbers as if they were integers: oneDNN takes float transposes, and is slower at them than TensorFlow's own."""
-    integers = {2: tf.int16, 4: tf.int32}[x.dtype.size]
+    """tf.transpose that leaves the last axis where it is, eight bytes at a time where they fit.
+
+    oneDNN takes float transposes over from TensorFlow, and is slower at them; it leaves integers alone.
+
+    Args:
+        x: float [..., d], with d known.
+        order: as tf.transpose takes it; its last number is the last axis.
+    """
+    several = 8 // x.dtype.size
+    if x.shape[-1] % several:
+        return tf.transpose(x, order)
+    back = np.argsort(order).tolist()
 
     def turned(x, order):
-        return tf.bitcast(tf.transpose(tf.bitcast(x, integers), order), x.dtype)
+        shape = tf.concat([tf.shape(x)[:-1], [x.shape[-1] // several, several]], 0)
+        wide = tf.transpose(tf.bitcast(tf.reshape(x, shape), tf.int64), order)
+        return tf.reshape(tf.bitcast(wide, x.dtype), tf.concat([tf.shape(wide)[:-1], [x.shape[-1]]], 0))
 
     @_with_gradient
     def forward(x):
-        return turned(x, order), lambda upstream: turned(upstream, np.argsort(order).tolist())
+        return turned(x, order), lambda upstream: turned(upstream, back)
 
-    return forward(x)
+    result = forward(x)
+    result.set_shape([x.shape[axis] for axis in order])
+    return result
 
 
 class Places:

@@ -8,20 +8,24 @@ draws a byte an element, and where the head reads nothing but the first token, t
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
-from tfbert.models.kernels import Noise, Places, as_constants, dense, gelu, layer_norm, scale_of, turn
+from tfbert.models.keras_model import transformer_of
+from tfbert.models.kernels import Noise, Places, dense, gelu, layer_norm, scale_of, turn, without_gradients
 
 # There is no public way to ask whether XLA compiles what is being traced.
 control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
 
 ENCODERS = ("lean", "transformers")
+_SERVED: contextvars.ContextVar[dict] = contextvars.ContextVar("served", default={})  # noqa: B039 - it is never written to
 MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
 
 
@@ -89,13 +93,48 @@ def put(model, *, first_token: bool = False) -> None:
     parts, main = PARTS.get(model.config.model_type), getattr(model, model.base_model_prefix)
     if parts is None or getattr(model.config, "is_decoder", False):
         return
-    main.call = tf.autograph.experimental.do_not_convert(LeanEncoder(main, parts, first_token))
+    encoder = LeanEncoder(main, parts, first_token)
+    object.__setattr__(main, "lean", encoder)  # past Keras' tracking
+    main.call = tf.autograph.experimental.do_not_convert(encoder)
 
 
 def check_encoder(name: str) -> None:
     """Refuses a name that is no encoder's."""
     if name not in ENCODERS:
         raise InputError(f"encoder is {name!r}; it must be one of {', '.join(ENCODERS)}.{suggest(name, ENCODERS)}")
+
+
+@contextlib.contextmanager
+def for_answers(model) -> Iterator[list]:
+    """What is traced within is for answers alone: weights that belong together are put together now, not in every request.
+
+    They stay variables. As constants they were as fast (AVX2, with oneDNN and without), and took 900 MiB more to serve 42 MiB of them.
+
+    Args:
+        model: what `as_keras` returned, or the TF Transformers model itself.
+
+    Yields:
+        The list of the variables that were made, which must outlive the graph's last use in this process.
+    """
+    model, served = transformer_of(model), {}
+    encoder = vars(getattr(model, model.base_model_prefix)).get("lean")
+    if encoder is not None:
+        layers = encoder.parts(encoder.main).layers
+        for i, layer in enumerate(layers):
+            for projections, factors in _joins(layer, encoder.first_token and i == len(layers) - 1):
+                arrays = [
+                    np.concatenate([np.asarray(value) for value in values], -1)
+                    for values in _scaled(projections, factors)
+                ]
+                served[tuple(map(id, projections))] = [
+                    tf.Variable(array, trainable=False, name="served") for array in arrays
+                ]
+    token = _SERVED.set(served)
+    try:
+        with without_gradients():
+            yield [variable for variables in served.values() for variable in variables]
+    finally:
+        _SERVED.reset(token)
 
 
 class LeanEncoder:
@@ -105,7 +144,15 @@ class LeanEncoder:
         self.main, self.parts, self.first_token, self.own = main, parts, first_token, main.call
         # Keras seeds NumPy's generator with its own (keras.utils.set_random_seed).
         self.seed = int(np.random.randint(2**31))
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="dropout_step")
+        # Each replica of a strategy counts for itself.
+        self.step = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            name="dropout_step",
+        )
 
     def __call__(
         self, input_ids=None, attention_mask=None, token_type_ids=None, return_dict=True, training=False, **others
@@ -188,36 +235,38 @@ def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
 
 def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
     """What each token takes from the others, [N, D] -> [N, D]."""
-    # sqrt(1 / d) goes into the query's weights, where it costs least.
-    kernel, offset = _joined([layer.query, layer.key, layer.value], [_size(layer) ** -0.5, 1, 1])
-    query, key, value = _by_head(places.padded(dense(x, kernel, offset)), 3, layer, places)
+    qkv = dense(x, *_joined(*_joins(layer, False)[0]))
+    query, key, value = _by_head(places.padded(qkv), 3, layer, places)
     context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
     return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
 
 
 def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
     """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
-    query = dense(first, *_joined([layer.query], [_size(layer) ** -0.5]))
-    kernel, offset = _joined([layer.key, layer.value], [1, 1])
-    key, value = _by_head(places.padded(dense(x, kernel, offset)), 2, layer, places)
+    of_query, of_others = _joins(layer, True)
+    query, others = dense(first, *_joined(*of_query)), dense(x, *_joined(*of_others))
+    key, value = _by_head(places.padded(others), 2, layer, places)
     query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
     return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
 
 
 def _joined(projections, factors):
     """The kernels and biases of projections of one input, each times its factor, side by side: [D, sum of E], [sum of E]."""
-    kernels, biases = [each.kernel for each in projections], [each.bias for each in projections]
-    join = tf.concat
-    if as_constants():
-        with tf.init_scope():  # out of the graph that is being traced
-            kernels, biases = [each.numpy() for each in kernels], [each.numpy() for each in biases]
-        join = np.concatenate
-    if any(factor != 1 for factor in factors):
-        kernels = [kernel * factor for kernel, factor in zip(kernels, factors)]
-        biases = [bias * factor for bias, factor in zip(biases, factors)]
-    if len(kernels) == 1:
-        return kernels[0], biases[0]
-    return join(kernels, 1), join(biases, 0)
+    found = _SERVED.get().get(tuple(map(id, projections)))
+    return found or [tf.concat(values, -1) for values in _scaled(projections, factors)]
+
+
+def _scaled(projections, factors):
+    for values in ([each.kernel for each in projections], [each.bias for each in projections]):
+        yield [value if factor == 1 else value * factor for value, factor in zip(values, factors)]
+
+
+def _joins(layer: Layer, first_token: bool):
+    """What `_joined` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
+    share = _size(layer) ** -0.5
+    if first_token:
+        return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
+    return [([layer.query, layer.key, layer.value], [share, 1, 1])]
 
 
 def _size(layer: Layer) -> int:
@@ -240,13 +289,13 @@ def _finish(layer: Layer, x, context, noise: Noise | None):
     """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
     scale = scale_of(layer.attention_dropout) if noise else 1.0
     x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
-    between = layer.activation(dense(x, *_joined([layer.up], [1])))
+    between = layer.activation(dense(x, layer.up.kernel, layer.up.bias))
     return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
 
 
 def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None):
     """norm(x + dropout(scale * y @ kernel + bias)); what dropout scales by, and `scale`, go into the weights, where they cost least."""
-    kernel, offset = _joined([projection], [1])
+    kernel, offset = projection.kernel, projection.bias
     if noise:
         after = scale_of(rate)
         kernel, offset = kernel * (scale * after), offset * after

@@ -118,7 +118,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
         return task.infer(tokens(**{name: _one_column(rows.ids[name]) for name in ids}), rows)
 
     # Both traced once and called by the signatures, so the graph holds the model and the tokenizer once.
-    with models.folded(model):
+    with models.for_answers(model) as served:
         tokens = tokens.get_concrete_function(**ids)
     infer = infer.get_concrete_function(**strings)
 
@@ -138,7 +138,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
     for name in _example_signatures(task, infer):
         signatures[name] = over_examples(name)
     module = tf.Module()
-    module.weights = list(tokens.variables)
+    module.weights, module.served = list(tokens.variables), served
     module.tokenizer = tokenize  # holds whatever resources the tokenizer has
     return module, signatures
 
