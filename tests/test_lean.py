@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -302,3 +305,91 @@ def test_load_takes_either_encoder_and_refuses_others(tiny):
         InputError, match=r"encoder is 'leen'; it must be one of lean, transformers. Did you mean 'lean'"
     ):
         models.load(tiny, None, encoder="leen")
+
+
+# Served
+
+
+@pytest.mark.parametrize("family", ["bert", "albert, two groups of two", "distilbert"])
+@pytest.mark.parametrize("first_token", [True, False])
+def test_what_is_served_gives_the_same_numbers_from_weights_put_together_once(family, first_token):
+    model = build(family, "ForSequenceClassification" if first_token else "ForTokenClassification")
+    lean.put(model, first_token=first_token)
+    features = batch(model)
+    signature = {name: tf.TensorSpec([None, None], tf.int32) for name in features}
+    plain = tf.function(lambda x: model(x, training=False).logits).get_concrete_function(signature)
+    with lean.for_answers(model) as made:
+        served = tf.function(lambda x: model(x, training=False).logits).get_concrete_function(signature)
+    ours, expected = served(features).numpy(), plain(features).numpy()
+    real = features["attention_mask"] > 0
+    np.testing.assert_allclose(
+        ours if first_token else ours[real], expected if first_token else expected[real], atol=1e-6
+    )
+    assert {id(variable) for variable in made} <= {id(variable) for variable in served.variables}
+
+    def matrices_joined(function):
+        return sum(
+            node.type == "ConcatV2" and node.outputs[0].dtype == tf.float32 for node in function.graph.get_operations()
+        )
+
+    assert matrices_joined(plain) > 0 and matrices_joined(served) == 0
+    assert any("CustomGradient" in name for name in _gradients(plain)) and not _gradients(served)
+
+
+def _gradients(function) -> list[str]:
+    """The gradients by hand in a graph."""
+    names = []
+    for node in function.graph.get_operations():
+        with contextlib.suppress(ValueError):
+            names.append(node.get_attr("_gradient_op_type").decode())
+    return names
+
+
+def test_a_replica_of_its_own_drops_its_own(tmp_path):
+    """Two replicas with half a batch each learn what one learns with the whole, and draw different masks."""
+    code = """
+import numpy as np
+from tfbert._compat import tf, keras, transformers
+from tfbert import AdamW, losses, models
+from tfbert.models.kernels import Noise
+from tfbert.models.lean import put
+from tfbert.models.loading import quiet
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+random = np.random.default_rng(0)
+ids = random.integers(5, 25, (16, 7)).astype(np.int32)
+features = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+data = tf.data.Dataset.from_tensor_slices((features, random.integers(0, 3, 16))).batch(8)
+
+def train(strategy, rate):
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        config = transformers.BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            num_labels=3, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+        with quiet():
+            model = transformers.TFBertForSequenceClassification(config)
+            model.build_in_name_scope()
+        put(model, first_token=True)
+        wrapped = models.as_keras(model)
+        optimizer = AdamW(1e-2)
+        optimizer.learn_rows(models.word_embeddings(wrapped), np.unique(ids))
+        wrapped.compile(optimizer, loss=losses.sparse_categorical_crossentropy)
+    return wrapped.fit(data, epochs=3, verbose=0).history["loss"]
+
+one, two = tf.distribute.OneDeviceStrategy("/CPU:0"), tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+np.testing.assert_allclose(train(two, 0.0), train(one, 0.0), atol=1e-5)
+dropped = train(two, 0.5)
+assert all(np.isfinite(dropped)) and dropped != train(one, 0.5)
+
+def mask():
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return Noise(tf.cast(replica, tf.int64) * (1 << 31) + 7, tf.constant(1, tf.int64)).drop(tf.ones([64]), 0.5)
+first, second = two.experimental_local_results(two.run(tf.function(mask)))
+assert 0.2 < np.mean(first.numpy() == second.numpy()) < 0.8
+print("equal")
+"""
+    script = tmp_path / "replicas.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

@@ -1,17 +1,16 @@
 """The lean encoder: what the TF Transformers layers compute, on their own variables, in fewer and larger operations.
 
 `put` replaces the encoder inside a TF Transformers model; heads, weights, names, saving and loading stay as they are. The families whose
-layers normalize after adding (attention, add, norm, feed-forward, add, norm) differ only in what their parts are called, which the table
-at the end says. Between the attentions only real tokens are computed, the query, key and value of a layer are one matrix product, dropout
-draws a byte an element, and where the head reads nothing but the first token, the last layer computes nothing but that token.
+layers normalize after adding (attention, add, norm, feed-forward, add, norm) differ only in what their parts are called (see `parts`).
+Between the attentions only real tokens are computed, the query, key and value of a layer are one matrix product, dropout draws a byte an
+element, and where the head reads nothing but the first token, the last layer computes nothing but that token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ import numpy as np
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.keras_model import transformer_of
-from tfbert.models.kernels import Noise, Places, dense, gelu, layer_norm, scale_of, turn, without_gradients
+from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn, without_gradients
+from tfbert.models.parts import PARTS, Layer, Parts
 
 # There is no public way to ask whether XLA compiles what is being traced.
 control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
@@ -27,46 +27,6 @@ control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
 ENCODERS = ("lean", "transformers")
 _SERVED: contextvars.ContextVar[dict] = contextvars.ContextVar("served", default={})  # noqa: B039 - it is never written to
 MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """The parts of one layer by what they do: Keras layers, numbers and a function."""
-
-    query: Any
-    key: Any
-    value: Any
-    output: Any
-    attention_norm: Any
-    up: Any
-    down: Any
-    output_norm: Any
-    activation: Callable
-    heads: int
-    attention_dropout: float
-    attention_output_dropout: float
-    output_dropout: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """The parts of an encoder.
-
-    Args:
-        embeddings: the layer with the tables `weight` and `position_embeddings`, `LayerNorm` and `dropout`.
-        types: the table of token types, or None.
-        project: the layer from the embeddings' width to the hidden width, or None.
-        first_position: None where the position of a token is its place; else positions count tokens that are not padding from here.
-        layers: from the lowest.
-        pooler: first token's state [B, D] -> [B, D], or None.
-    """
-
-    embeddings: Any
-    types: Any
-    project: Any
-    first_position: int | None
-    layers: Sequence[Layer]
-    pooler: Callable | None
 
 
 def put(model, *, first_token: bool = False) -> None:
@@ -305,107 +265,3 @@ def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None)
 
 def _norm(layer, x):
     return layer_norm(x, layer.gamma, layer.beta, layer.epsilon)
-
-
-def _activation(function) -> Callable:
-    """The exact GELU has a faster form here; any other activation is the model's own."""
-    return gelu if function is transformers.activations_tf.get_tf_activation("gelu") else function
-
-
-def _bert_layer(layer, config) -> Layer:
-    inside, after = layer.attention.self_attention, layer.attention.dense_output
-    return Layer(
-        inside.query,
-        inside.key,
-        inside.value,
-        after.dense,
-        after.LayerNorm,
-        layer.intermediate.dense,
-        layer.bert_output.dense,
-        layer.bert_output.LayerNorm,
-        _activation(layer.intermediate.intermediate_act_fn),
-        config.num_attention_heads,
-        inside.dropout.rate,
-        after.dropout.rate,
-        layer.bert_output.dropout.rate,
-    )
-
-
-def _bert(main) -> Parts:
-    pooler = getattr(main, "pooler", None)
-    return Parts(
-        main.embeddings,
-        main.embeddings.token_type_embeddings,
-        getattr(main, "embeddings_project", None),
-        None,
-        [_bert_layer(layer, main.config) for layer in main.encoder.layer],
-        pooler and (lambda first: pooler(hidden_states=first[:, tf.newaxis])),
-    )
-
-
-def _roberta(main) -> Parts:
-    return dataclasses.replace(_bert(main), first_position=main.embeddings.padding_idx + 1)
-
-
-def _albert(main) -> Parts:
-    config, groups, layers = main.config, main.encoder.albert_layer_groups, []
-    for i in range(config.num_hidden_layers):
-        for layer in groups[i * len(groups) // config.num_hidden_layers].albert_layers:
-            inside = layer.attention
-            layers.append(
-                Layer(
-                    inside.query,
-                    inside.key,
-                    inside.value,
-                    inside.dense,
-                    inside.LayerNorm,
-                    layer.ffn,
-                    layer.ffn_output,
-                    layer.full_layer_layer_norm,
-                    _activation(layer.activation),
-                    config.num_attention_heads,
-                    inside.attention_dropout.rate,
-                    inside.output_dropout.rate,
-                    layer.dropout.rate,
-                )
-            )
-    tables = main.embeddings
-    return Parts(
-        tables, tables.token_type_embeddings, main.encoder.embedding_hidden_mapping_in, None, layers, main.pooler
-    )
-
-
-def _distilbert_layer(layer) -> Layer:
-    inside, feed_forward = layer.attention, layer.ffn
-    return Layer(
-        inside.q_lin,
-        inside.k_lin,
-        inside.v_lin,
-        inside.out_lin,
-        layer.sa_layer_norm,
-        feed_forward.lin1,
-        feed_forward.lin2,
-        layer.output_layer_norm,
-        _activation(feed_forward.activation),
-        inside.n_heads,
-        inside.dropout.rate,
-        0.0,
-        feed_forward.dropout.rate,
-    )
-
-
-def _distilbert(main) -> Parts:
-    return Parts(
-        main.embeddings, None, None, None, [_distilbert_layer(layer) for layer in main.transformer.layer], None
-    )
-
-
-PARTS: dict[str, Callable[[Any], Parts]] = {
-    "bert": _bert,
-    "electra": _bert,
-    "roberta": _roberta,
-    "xlm-roberta": _roberta,
-    "camembert": _roberta,
-    "albert": _albert,
-    "distilbert": _distilbert,
-}
