@@ -13,9 +13,10 @@ from pathlib import Path
 from compare import STORED, key, read_results
 
 PLACE = Path(__file__).with_name("RESULTS.md")
+TRIED = Path(__file__).with_name("tried.md")  # written by hand: where the time goes, and what did not help
 HEAD = """# Results of the benchmarks
 
-Written by `python benchmarks/report.py` from `results.json`; not by hand. What is measured and how: [README.md](README.md). Medians of
+Written by `python benchmarks/report.py` from `results.json` and `tried.md`; not by hand. What is measured and how: [README.md](README.md). Medians of
 rounds in which the sides took turns, smallest and largest in brackets. A ratio says how many times as good tfbert is, of neighbouring
 rounds: above 1, tfbert is the better one.
 """
@@ -131,7 +132,7 @@ def main(paths: list[str], stored: Path = STORED, place: Path = PLACE) -> int:
     ordered = [found[name] for name in sorted(found)]
     stored.write_text("".join(json.dumps(result) + "\n" for result in ordered), "utf-8")
     sections = [SECTIONS[result.get("benchmark", "tokenization")](result) for result in ordered]
-    place.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", "utf-8")
+    place.write_text("\n\n".join([HEAD.strip(), *sections, TRIED.read_text("utf-8").strip()]) + "\n", "utf-8")
     return 0
 
 
