@@ -16,9 +16,9 @@ PLACE = Path(__file__).with_name("RESULTS.md")
 TRIED = Path(__file__).with_name("tried.md")  # written by hand: where the time goes, and what did not help
 HEAD = """# Results of the benchmarks
 
-Written by `python benchmarks/report.py` from `results.json` and `tried.md`; not by hand. What is measured and how: [README.md](README.md). Medians of
-rounds in which the sides took turns, smallest and largest in brackets. A ratio says how many times as good tfbert is, of neighbouring
-rounds: above 1, tfbert is the better one.
+Written by `python benchmarks/report.py` from `results.json` and `tried.md`; not by hand. What is measured and how: [README.md](README.md).
+Medians of rounds in which the sides took turns, smallest and largest in brackets. A ratio says how many times as good tfbert is, of
+neighbouring rounds: above 1, tfbert is the better one.
 """
 COLUMNS = {
     "texts_per_second_sorted": ("texts/s, sorted", 0),

@@ -130,13 +130,7 @@ def fine_tune(
         if export:
             tokenization.check_graph(tokenizer)
         task = task.from_data(train)
-        for part in (train, validation, test):
-            if part is not None:
-                task.check(part)
-        if not allow_missing_labels:
-            for part in (validation, test):
-                if part is not None:
-                    task.check_coverage(part)
+        _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
         task, model, history, results = _Run(task, checkpoint, tokenizer, train, validation, test, settings)()
         tuned = FineTuned(task, model, tokenizer, history, results, directory)
         _write(tuned, export)
@@ -326,6 +320,13 @@ def _check_output(directory: Path, overwrite: bool) -> None:
         )
     if not finished and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
+
+
+def _check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:
+    for part in (train, *held_out):
+        task.check(part)
+    for part in () if allow_missing_labels else held_out:
+        task.check_coverage(part)
 
 
 def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:

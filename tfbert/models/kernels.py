@@ -168,15 +168,7 @@ class Places:
     def zero_padded(self, x):
         """[N, D] -> [B, T, D] with zeros at padding."""
         shape = [self.batch, self.length, x.shape[-1]]
-        if self.dense:
-            return tf.reshape(x, shape)
-        of_row, of_place, real = self._of_row, self._of_place, self._real
-
-        @_with_gradient
-        def spread(x):
-            return tf.where(real, tf.gather(x, of_place), tf.zeros([], x.dtype)), lambda up: tf.gather(up, of_row)
-
-        return tf.reshape(spread(x), shape)
+        return tf.reshape(tf.where(self._real, self.padded(x), tf.zeros([], x.dtype)), shape)
 
     def flat(self, ids):
         """int32 [B, T] -> [N]."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,8 @@ class LeanEncoder:
     def __call__(
         self, input_ids=None, attention_mask=None, token_type_ids=None, return_dict=True, training=False, **others
     ):
+        if isinstance(input_ids, Mapping):
+            return self(**input_ids, return_dict=return_dict, training=training, **others)
         others.pop("use_cache", None)  # an encoder has none
         asked = {name: value for name, value in others.items() if value is not None and value is not False}
         # Keras builds a functional model with a placeholder for `training`, to see shapes.

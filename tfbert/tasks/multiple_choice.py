@@ -150,7 +150,8 @@ class MultipleChoice(Task):
     def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         scores = inferred["scores"]  # [B, C]
         return {
-            "choice": tf.argmax(scores, axis=-1, output_type=tf.int32),
+            # Of choices that say the same the first, though their scores may differ in the last digit.
+            "choice": tf.argmax(tf.round(scores * 1e5), axis=-1, output_type=tf.int32),
             "score": tf.reduce_max(scores, axis=-1),
             "scores": scores,
         }
