@@ -124,3 +124,17 @@ def test_no_peers_is_one_line(training, capsys, monkeypatch, tmp_path, minilm):
     monkeypatch.setattr(sys, "argv", ["training.py", "--peer-python", str(tmp_path / "no-python")])
     assert training.main() == 2
     assert "no-python; `make bench` makes it, or name one with --peer-python" in capsys.readouterr().err
+
+
+def test_encoders_are_compared_by_median_and_by_the_seeds_spread(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    compare = importlib.import_module("encoders").compare
+    runs = [
+        {"test": {"accuracy": score}, "train_seconds": seconds} for score, seconds in ((0.8, 3), (0.82, 1), (0.81, 2))
+    ]
+    near = [{"test": {"accuracy": score}, "train_seconds": 5} for score in (0.83, 0.83, 0.825)]
+    found = compare("reviews", {"lean": runs, "transformers": near})
+    assert found["lean"] == {"accuracy": [0.8, 0.82, 0.81], "median": 0.81, "spread": 0.02, "train_seconds": 2}
+    assert (found["transformers"]["median"], found["apart"], found["within_spread"]) == (0.83, 0.02, True)
+    farther = [{"test": {"accuracy": 0.87}, "train_seconds": 5}]
+    assert compare("reviews", {"lean": runs, "transformers": farther})["within_spread"] is False
