@@ -22,7 +22,7 @@ class Run:
 
     def __call__(self):
         """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
-        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
+        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder", "gradient_checkpointing")}
         keras.utils.set_random_seed(options["seed"])
         keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
         try:
