@@ -53,7 +53,9 @@ class Run:
         # Dropout's seeds are drawn when the step is traced; drawn anew here, they do not depend on how the model was built.
         keras.utils.set_random_seed(s["seed"])
         features = task.features(self.tokenizer, self.train)
-        self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        xla = devices.uses_xla(s["xla"], s["strategy"]) and (features.even or s["xla"] == "on")
+        order = {"batch_size": s["batch_size"], "training": True, "seed": s["seed"], "pad_to": "auto" if xla else ()}
+        self.cost = cost = pipeline.statistics(features, **order)
         self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
         rate = schedules.by_name(
             s["schedule"],
@@ -72,9 +74,9 @@ class Run:
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
         optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
-        model.compile(optimizer, loss=task.loss())
+        model.compile(optimizer, loss=task.loss(), jit_compile=xla)
         history = model.fit(
-            pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
+            pipeline.batches(features, **order),
             epochs=s["epochs"],
             verbose=0,
             callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress],

@@ -55,11 +55,12 @@ def fine_tune(
     monitor: str | None = None,
     precision: str = "auto",
     strategy: str = "auto",
+    xla: str = "auto",
     seed: int = 0,
     new_head: bool = False,
     encoder: str = "lean",
-    allow_missing_labels: bool = False,
     gradient_checkpointing: bool = False,
+    allow_missing_labels: bool = False,
     overwrite: bool = False,
     export: bool = True,
     report: bool | None = None,
@@ -88,15 +89,17 @@ def fine_tune(
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
         strategy: auto, cpu or gpu.
+        xla: on: XLA compiles the training step, and batches are padded to at most four lengths; off: TensorFlow's graph, which on a CPU is
+            faster and leaves padding out; auto (default): on where there is a GPU and all examples have as many rows.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
+        gradient_checkpointing: compute the layers of the lean encoder again in the backward pass (default False): the same training in less
+            memory, for about a third more computing (Chen et al. 2016).
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
         overwrite: replace a folder that holds a finished run (default False).
         export: write the SavedModel too (default True).
-        gradient_checkpointing: compute the layers of the lean encoder again in the backward pass (default False): the same training in less
-            memory, for about a third more computing (Chen et al. 2016).
         report: write report.html too: scores, where the model is wrong, what the data are. It needs matplotlib, the extra `report`; None
             (default) writes it where that is installed.
 
@@ -148,7 +151,7 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head "
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy xla seed new_head "
     "encoder gradient_checkpointing"
 ).split()
 
@@ -193,6 +196,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
     if settings["precision"] not in choices:
         name = settings["precision"]
         raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
+    devices.uses_xla(settings["xla"], settings["strategy"])
     if settings["monitor"] is not None:
         metrics.direction(settings["monitor"])
 
