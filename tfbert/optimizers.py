@@ -10,11 +10,7 @@ import numpy as np
 
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
-
-# A variable's kind is read from the end of its name, or from its layer's, as Keras and TF Transformers give them:
-# ".../dense/bias:0", ".../final_logits_bias:0", ".../gamma:0", T5's ".../layer_norm/weight:0". MirroredStrategy's
-# copies end in "/replica_1:0". T5's ".../relative_attention_bias/embeddings:0" is a matrix, and is decayed.
-UNDECAYED = r"(((^|[/_])bias|(^|/)(gamma|beta))(/replica_\d+)?(:\d+)?$)|((?i:layer_?norm)[^/]*/)"
+from tfbert.names import UNDECAYED
 
 
 @keras.saving.register_keras_serializable(package="tfbert")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfbert.models.configuration import dropout
+from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
@@ -25,16 +26,20 @@ __all__ = [
     "as_keras",
     "at_token",
     "by_choice",
+    "count_parameters",
     "check_task",
     "check_tokenizer",
     "describe",
     "dropout",
     "for_answers",
+    "freeze",
+    "layer_groups",
     "load",
     "pooled",
     "save",
     "sentence_encoder",
     "transformer_of",
+    "unfreeze",
     "without_padding",
     "word_embeddings",
 ]
