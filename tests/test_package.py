@@ -43,6 +43,7 @@ ORDER = [
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
+    {"run"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

@@ -11,7 +11,7 @@ import pytest
 
 import tfbert
 from tfbert import files, models, training
-from tfbert._compat import keras
+from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 
 WORDS = {"good": "good great lovely bright fine".split(), "bad": "bad awful dull boring not".split()}
@@ -202,7 +202,7 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
 )
 def test_each_mistake_is_one_line_and_leaves_nothing(tiny, tmp_path, change, message):
     arguments = {"task": TASK, "checkpoint": tiny, "train": TRAIN, "validation": VALIDATION, **OPTIONS, **change}
-    if "strategy" in change and training.tf.config.list_physical_devices("GPU"):
+    if "strategy" in change and tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=message) as told:
         training.fine_tune(
