@@ -236,3 +236,19 @@ def test_a_frozen_bottom_computes_as_in_serving():
     np.testing.assert_array_equal(model(BATCH, training=True).last_hidden_state, served)
     models.unfreeze(model, "layers[2]")  # which drops again
     assert not np.allclose(model(BATCH, training=True).last_hidden_state, served, atol=1e-4)
+
+
+# In fine_tune and on the command line
+
+
+def test_inspect_counts_what_would_learn_as_the_model_does(tiny):
+    for text in ("embeddings,layers[:1]", "weights", "encoder", "pooler,layers"):
+        about = models.describe(tiny, freeze=text)["trainable_parameters"]
+        model = models.load(tiny, None)
+        models.freeze(model, text)
+        counts = models.count_parameters(model)
+        found = [about["embeddings"], *about["layers"], about["pooler"], about["total"]]
+        assert found == [count["trainable"] for count in counts.values()]
+    assert "trainable_parameters" not in models.describe(tiny)
+    with pytest.raises(InputError, match=r"layers\[2\] is no layer; the model has layers\[0\] to layers\[1\]"):
+        models.describe(tiny, freeze="layers[2]")

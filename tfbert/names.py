@@ -56,3 +56,18 @@ def from_the_bottom(groups) -> list[str]:
         return ("embeddings", "", "pooler", "head").index(group), 0
 
     return sorted(set(groups), key=place)
+
+
+def distances_from_top(names) -> dict[str, int]:
+    """How many groups lie above each group of these variables: 0 for the highest. A layer that none of them is in counts all the same.
+
+    Example:
+        >>> distances_from_top(["bert/encoder/layer_._2/a/kernel:0", "bert/embeddings/weight:0", "x/classifier/kernel:0"])
+        {'embeddings': 4, 'layers[0]': 3, 'layers[1]': 2, 'layers[2]': 1, 'head': 0}
+    """
+    groups = from_the_bottom(map(group_of, names))
+    layers = [group for group in groups if group.startswith("layers[")]
+    number = 1 + int(layers[-1].removeprefix("layers[").rstrip("]")) if layers else 0
+    above = [group for group in groups if group in ("pooler", "head")]
+    whole = ["embeddings", *(f"layers[{i}]" for i in range(number)), *above]
+    return {group: len(whole) - 1 - place for place, group in enumerate(whole)}

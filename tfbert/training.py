@@ -51,6 +51,8 @@ def fine_tune(
     warmup_fraction: float = 0.1,
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
+    layer_decay: float = 1.0,
+    freeze: str | None = None,
     patience: int | None = None,
     monitor: str | None = None,
     precision: str = "auto",
@@ -79,10 +81,14 @@ def fine_tune(
         epochs: passes over the training examples (default 3).
         batch_size: rows in a batch (default 32).
         learning_rate: the highest rate of the schedule (default 5e-5).
-        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular or constant (default warmup-linear).
+        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular, one-cycle, inverse-square-root or constant
+            (default warmup-linear).
         warmup_fraction: share of all steps over which the rate rises from 0 (default 0.1); slanted-triangular: its cut_frac.
         weight_decay: decay per step, times the rate, of all but biases and LayerNorm (default 0.01).
         clip_norm: largest norm of the gradient of all weights together; 0 switches clipping off (default 1.0).
+        layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
+        freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
+            encoder's biases and the head learn: BitFit). None (default): all learns.
         patience: stop after so many epochs without a better score; None never stops early.
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
@@ -145,8 +151,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head "
-    "encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze patience monitor precision "
+    "strategy seed new_head encoder"
 ).split()
 
 
@@ -186,6 +192,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
         )
+    if not settings["layer_decay"] > 0:
+        raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
     choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]

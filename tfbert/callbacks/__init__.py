@@ -3,7 +3,18 @@ for each sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite
 
 from __future__ import annotations
 
+from tfbert.callbacks.finding import FindLearningRate
 from tfbert.callbacks.rates import SlantedTriangularLearningRate, Warmup
+from tfbert.callbacks.unfreezing import GradualUnfreezing
 from tfbert.callbacks.watching import EpochTimer, Progress, ScoreTask, StopOnNonFinite
 
-__all__ = ["EpochTimer", "Progress", "ScoreTask", "SlantedTriangularLearningRate", "StopOnNonFinite", "Warmup"]
+__all__ = [
+    "EpochTimer",
+    "FindLearningRate",
+    "GradualUnfreezing",
+    "Progress",
+    "ScoreTask",
+    "SlantedTriangularLearningRate",
+    "StopOnNonFinite",
+    "Warmup",
+]

@@ -16,7 +16,7 @@ from tfbert.models.keras_model import (
     without_padding,
     word_embeddings,
 )
-from tfbert.models.lean import for_answers
+from tfbert.models.lean import dropout_steps, for_answers
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_tokenizer",
     "describe",
     "dropout",
+    "dropout_steps",
     "for_answers",
     "freeze",
     "layer_groups",

@@ -12,6 +12,8 @@ from tfbert.errors import InputError, suggest
 from tfbert.models.keras_model import transformer_of
 from tfbert.names import from_the_bottom, group_of, is_bias
 
+WEIGHTS = "weights"  # all of the encoder but its biases
+
 
 def layer_groups(model) -> dict[str, list]:
     """Puts each variable of a model into one group.
@@ -111,7 +113,21 @@ def select(text: str, groups: Sequence[str], layers: Sequence[str]) -> list[str]
     return [group for group in groups if group in chosen]
 
 
-WEIGHTS = "weights"
+def frozen(text: str, group: str, bias: bool, groups: Sequence[str], layers: Sequence[str]) -> bool:
+    """Whether a variable is among those that `freeze(model, text)` stops, by its group and by whether it is a bias.
+
+    Args:
+        text: as `select` takes it, and "weights" for all of the encoder but its biases.
+        group: the variable's own.
+        bias: whether it is one.
+        groups: see `select`.
+        layers: see `select`.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if layers and WEIGHTS in names and group != "head" and not bias:
+        return True
+    named = [name for name in names if not (layers and name == WEIGHTS)]
+    return bool(named) and group in select(",".join(named), groups, layers)
 
 
 def _layers(name: str, layers: Sequence[str]) -> list[str]:
@@ -212,16 +228,14 @@ def _transformer(model):
 
 
 def _variables(model, names: Sequence[str]) -> list:
-    groups, transformer = layer_groups(model), _transformer(model)
+    groups, transformer, text = layer_groups(model), _transformer(model), ",".join(names)
     layers = [] if transformer is None else layers_of(groups, transformer.config.to_dict())
-    chosen: list = []
-    for name in ",".join(names).split(","):
-        if layers and name.strip() == WEIGHTS:
-            inside = [variable for group in groups if group != "head" for variable in groups[group]]
-            chosen += [variable for variable in inside if not is_bias(variable.name)]
-        else:
-            chosen += [variable for group in select(name, list(groups), layers) for variable in groups[group]]
-    return chosen
+    return [
+        variable
+        for group, variables in groups.items()
+        for variable in variables
+        if frozen(text, group, is_bias(variable.name), list(groups), layers)
+    ]
 
 
 def _renamed(name: str, shared: Sequence[str]) -> str:
