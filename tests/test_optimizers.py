@@ -355,7 +355,8 @@ def test_mistakes_about_rates_are_told():
         AdamW(layer_decay=0)
     kernel = tf.Variable([1.0], name="dense/kernel")
     with pytest.raises(
-        InputError, match="layer_decay needs the layers of a TF Transformers model.*dense/kernel:0; use scale"
+        InputError,
+        match="layer_decay needs layers that learn.*tell of none: dense/kernel:0, ...; leave it out, or use scale",
     ):
         AdamW(layer_decay=0.9).apply_gradients([(tf.ones([1]), kernel)])
     optimizer = AdamW()

@@ -42,7 +42,7 @@ class AdamW(keras.optimizers.AdamW):
 
     Raises:
         InputError: weight_decay, clip_norm or layer_decay outside its range; with layer_decay, at the first update, variables
-            that are not of layers.
+            of which none is of a layer.
 
     Example:
         >>> import tensorflow as tf
@@ -173,12 +173,12 @@ class AdamW(keras.optimizers.AdamW):
             zeros = np.zeros(len(var_list), np.int64)
             self._starts = tf.Variable(zeros, trainable=False, aggregation=first, name="starts")
             self._variables.append(self._starts)
-        if self.layer_decay is not None and self._distances is None:
+        if self.layer_decay not in (None, 1) and self._distances is None:
             self._distances = distances_from_top(variable.name for variable in var_list)
             if "layers[0]" not in self._distances:
                 raise InputError(
-                    "layer_decay needs the layers of a TF Transformers model, and the variables' names have none, as "
-                    f"{var_list[0].name}; use scale instead"
+                    "layer_decay needs layers that learn, and the variables' names, as TF Transformers gives them, tell of none: "
+                    f"{var_list[0].name}, ...; leave it out, or use scale"
                 )
 
     def _clip_gradients(self, grads):
@@ -257,7 +257,7 @@ class AdamW(keras.optimizers.AdamW):
 
     def factor(self, variable) -> float:
         """What the rate is multiplied by for a variable, once the averages are made (see `build`): by layer_decay and `scale`."""
-        decay = 1 if self.layer_decay is None else self.layer_decay ** self._distances[group_of(variable.name)]
+        decay = self.layer_decay ** self._distances[group_of(variable.name)] if self._distances else 1
         return decay * self._factors.get(self._var_key(variable), 1)
 
     def get_config(self) -> dict:
