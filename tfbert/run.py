@@ -70,14 +70,24 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
+        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
+        optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None, **averages)
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
+        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
+            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
         model.compile(optimizer, loss=task.loss())
         history = model.fit(
             pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
             epochs=s["epochs"],
             verbose=0,
-            callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress],
+            callbacks=[
+                self.timer,
+                callbacks.StopOnNonFinite(),
+                *([callbacks.UseMovingAverages()] if averages else []),
+                self.scorer,
+                progress,
+            ],
         )
         rows = []
         for i, epoch in enumerate(history.epoch):
