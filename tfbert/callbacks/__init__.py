@@ -4,11 +4,15 @@ sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite, UseMovi
 from __future__ import annotations
 
 from tfbert.callbacks.averaging import UseMovingAverages
+from tfbert.callbacks.finding import FindLearningRate
 from tfbert.callbacks.rates import SlantedTriangularLearningRate, Warmup
+from tfbert.callbacks.unfreezing import GradualUnfreezing
 from tfbert.callbacks.watching import EpochTimer, Progress, ScoreTask, StopOnNonFinite
 
 __all__ = [
     "EpochTimer",
+    "FindLearningRate",
+    "GradualUnfreezing",
     "Progress",
     "ScoreTask",
     "SlantedTriangularLearningRate",
