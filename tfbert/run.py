@@ -81,16 +81,30 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
+        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
         optimizer = optimizers.AdamW(
-            rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None, layer_decay=s["layer_decay"]
+            rate,
+            weight_decay=s["weight_decay"],
+            clip_norm=s["clip_norm"] or None,
+            layer_decay=s["layer_decay"],
+            **averages,
         )
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
+        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
+            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
         model.compile(optimizer, loss=task.loss())
         history = model.fit(
             pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
             epochs=s["epochs"],
             verbose=0,
-            callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress],
+            callbacks=[
+                self.timer,
+                callbacks.StopOnNonFinite(),
+                *([callbacks.UseMovingAverages()] if averages else []),
+                self.scorer,
+                progress,
+            ],
         )
         self.groups = self._groups(model, optimizer)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again

@@ -1,8 +1,9 @@
-"""Plain Keras callbacks, for any compiled Keras model, TFBertForSequenceClassification too. In one `fit` their order matters,
-for each sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite, ScoreTask, what saves, then Progress."""
+"""Plain Keras callbacks, for any compiled Keras model, TFBertForSequenceClassification too. In one `fit` their order matters, for each
+sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite, UseMovingAverages, ScoreTask, what saves, then Progress."""
 
 from __future__ import annotations
 
+from tfbert.callbacks.averaging import UseMovingAverages
 from tfbert.callbacks.finding import FindLearningRate
 from tfbert.callbacks.rates import SlantedTriangularLearningRate, Warmup
 from tfbert.callbacks.unfreezing import GradualUnfreezing
@@ -16,5 +17,6 @@ __all__ = [
     "ScoreTask",
     "SlantedTriangularLearningRate",
     "StopOnNonFinite",
+    "UseMovingAverages",
     "Warmup",
 ]

@@ -19,10 +19,12 @@ from tfbert.models.keras_model import (
 from tfbert.models.lean import dropout_steps, for_answers
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
+from tfbert.models.training_model import TrainingModel
 
 __all__ = [
     "POOLINGS",
     "LoadReport",
+    "TrainingModel",
     "as_keras",
     "at_token",
     "by_choice",
