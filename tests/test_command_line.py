@@ -445,3 +445,12 @@ def test_inspect_describes_a_checkpoint_and_its_tokens(run, tiny):
         (None, None), (0, 4), (5, 9), (9, 10), (None, None), (0, 4), (None, None),
     ]  # fmt: skip
     assert tokens[0] == {"token": "[CLS]", "id": 2, "type_id": 0, "mask": 1, "start": None, "end": None}
+
+
+def test_inspect_counts_what_would_learn(run, tiny):
+    code, [about], _ = run("inspect", tiny, "--freeze", "embeddings,layers[0]")
+    whole, learning = about["parameters"], about["trainable_parameters"]
+    assert code == 0
+    assert learning["layers"] == [0, whole["layers"][1]] and learning["embeddings"] == 0
+    assert learning["total"] == whole["layers"][1] + whole["pooler"]
+    assert run("inspect", tiny, "--freeze", "layer")[0] == 2

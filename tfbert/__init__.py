@@ -25,8 +25,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdamW": "tfbert.optimizers",
     "Examples": "tfbert.sources",
+    "FindLearningRate": "tfbert.callbacks",
     "FineTuned": "tfbert.training",
+    "GradualUnfreezing": "tfbert.callbacks",
     "InputError": "tfbert.errors",
+    "InverseSquareRoot": "tfbert.schedules",
+    "OneCycle": "tfbert.schedules",
     "Predictor": "tfbert.serving",
     "QuestionAnswering": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",

@@ -129,7 +129,7 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:  # a new training; a resumed one goes on from its best
-            self.best_epoch = self.best_score = self.best_weights = None
+            self.best_epoch = self.best_score = self.best_weights = self._best_variables = None
             self._waited = 0
 
     def on_epoch_end(self, epoch, logs=None):
@@ -155,7 +155,8 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self.best_weights is not None:
-            keras.backend.batch_set_value(list(zip(self._best_variables, self.best_weights)))
+            variables = self._best_variables or self.model.weights
+            keras.backend.batch_set_value(list(zip(variables, self.best_weights, strict=True)))
 
 
 class Progress(keras.callbacks.Callback):

@@ -192,6 +192,15 @@ def unfreeze(model, *names: str) -> None:
 
     Raises:
         InputError: a name that is none, with the nearest.
+
+    Example:
+        >>> from tfbert._compat import keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, name="below"), keras.layers.Dense(1, name="above")])
+        >>> model.build([None, 3])
+        >>> freeze(model, "below", "above")
+        >>> unfreeze(model, "above")
+        >>> [variable.name for variable in model.trainable_weights]
+        ['above/kernel:0', 'above/bias:0']
     """
     _move(model, _variables(model, names) if names else model.weights, learn=True)
 
@@ -204,6 +213,14 @@ def count_parameters(model) -> dict[str, dict[str, int]]:
 
     Returns:
         Group -> {"total", "trainable"}, from the bottom, and "all" with the sums.
+
+    Example:
+        >>> from tfbert._compat import keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, name="below"), keras.layers.Dense(1, name="above")])
+        >>> model.build([None, 3])
+        >>> freeze(model, "below")
+        >>> count_parameters(model)["below"], count_parameters(model)["all"]
+        ({'total': 8, 'trainable': 0}, {'total': 11, 'trainable': 3})
     """
     learning = {variable.ref() for variable in model.trainable_weights}
     table = {}
