@@ -252,3 +252,31 @@ def test_inspect_counts_what_would_learn_as_the_model_does(tiny):
     assert "trainable_parameters" not in models.describe(tiny)
     with pytest.raises(InputError, match=r"layers\[2\] is no layer; the model has layers\[0\] to layers\[1\]"):
         models.describe(tiny, freeze="layers[2]")
+
+
+def test_reinitialized_layers_are_drawn_as_before_pretraining_and_the_others_kept(tiny):
+    from_disk, again, other = (models.load(tiny, "sequence-classification") for _ in range(3))
+    for variable in models.layer_groups(from_disk)["layers[1]"]:
+        variable.assign(variable + 0.3)
+    before = {name: [v.numpy() for v in group] for name, group in models.layer_groups(from_disk).items()}
+    models.reinitialize(from_disk, 1, seed=5)
+    models.reinitialize(again, 1, seed=5)
+    models.reinitialize(other, 1, seed=6)
+    scale = from_disk.config.initializer_range
+    drawn = []
+    for name, group in models.layer_groups(from_disk).items():
+        for variable, old, same, differs in zip(
+            group, before[name], models.layer_groups(again)[name], models.layer_groups(other)[name], strict=True
+        ):
+            now = variable.numpy()
+            if name not in ("layers[1]", "pooler"):
+                np.testing.assert_array_equal(now, old)
+            elif "kernel" in variable.name:
+                np.testing.assert_array_equal(now, same)
+                assert np.not_equal(now, differs).mean() > 0.99 and np.abs(now).max() <= 2 * scale
+                drawn.append(now.ravel())
+            else:
+                np.testing.assert_array_equal(now, 1.0 if "gamma" in variable.name else 0.0)
+    drawn = np.concatenate(drawn)
+    # Of a normal distribution cut at two deviations the deviation is 0.88.
+    np.testing.assert_allclose([drawn.mean() / scale, drawn.std() / scale], [0, 0.8796], atol=0.02)

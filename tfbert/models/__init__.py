@@ -18,6 +18,7 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import dropout_steps, for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.training_model import TrainingModel
 
@@ -39,6 +40,7 @@ __all__ = [
     "layer_groups",
     "load",
     "pooled",
+    "reinitialize",
     "save",
     "sentence_encoder",
     "transformer_of",
