@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -18,8 +19,9 @@ import pytest
 import tfbert
 from tfbert import _compat
 from tfbert.__main__ import COMMANDS, main
-from tfbert.command_line import doctor
+from tfbert.command_line import doctor, predicting
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given, names
+from tfbert.sources import Examples, Stream
 from tfbert.tasks import TASKS
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "transformers", "tensorflow_text", "numpy", "pyarrow", "tokenizers")
@@ -384,11 +386,55 @@ def test_predict_answers_in_order_from_all_kinds_of_input(run, tuned, tmp_path, 
     )
 
 
-def test_predict_tells_the_line_that_is_not_text(run, tuned, monkeypatch):
+def test_predict_tells_the_line_that_is_not_text_after_the_answers_before_it(run, tuned, tmp_path, monkeypatch):
+    _, expected, _ = run("predict", tuned, "fine")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fine\ncaf\xe9\n")))
     code, results, stderr = run("predict", tuned, "--input", "-")
-    assert (code, results) == (2, [])
-    assert stderr.startswith("tfbert: error: standard input, line 2: 'utf-8' codec can't decode byte 0xe9")
+    assert (code, results) == (2, expected)
+    assert stderr.startswith("tfbert: error: standard input:2 (character 4): 0xe9 is not valid utf-8")
+    (tmp_path / "rows.csv").write_text("text,id\nfine,1\ndull,2,3\ngood,4\n")
+    code, results, stderr = run("predict", tuned, "--input", tmp_path / "rows.csv")
+    assert (code, results) == (2, expected)
+    assert stderr.startswith(f"tfbert: error: {tmp_path}/rows.csv:3: 3 columns, but 2 expected ('text', 'id')")
+
+
+def test_predict_answers_a_pipe_while_it_is_open_and_ends_quietly_with_its_reader(tuned):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tfbert", "predict", tuned, "--input", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONPATH": str(Path(tfbert.__file__).resolve().parents[1])},
+    ) as process:
+        for text in ("a lovely bright film", "the plot is dull"):
+            process.stdin.write(text + "\n")
+            assert json.loads(process.stdout.readline())["label"] in ("good", "bad")
+        process.stdout.close()
+        process.stdin.write("great\n")
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""
+        process.stdin.close()
+
+
+def test_predict_tells_how_far_it_is():
+    times = iter([0.0, 1.0, 6.0, 6.0, 8.0, 8.0])
+    rows = Stream((Examples([{"text": str(i)}]) for i in range(12)), share=lambda: 0.25)
+    progress = predicting.Progress(rows, clock=lambda: next(times))
+    for _ in range(12):
+        next(rows)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        progress.answered()  # after a second: nothing to say yet
+        progress.answered()  # 2 rows in 6 seconds; 12 rows are a quarter, so 46 are left
+        progress.end()
+    assert said.getvalue() == "tfbert: 2 rows, 0.3 rows/s, 0:02:18 left\ntfbert: 2 rows, 0.2 rows/s, 0:03:04 left\n"
+    quiet = predicting.Progress(rows, clock=lambda: 0.0)
+    with contextlib.redirect_stderr(said := io.StringIO()):
+        quiet.answered()
+        quiet.end()
+    assert said.getvalue() == ""
 
 
 def test_predict_through_the_checkpoint_equals_predict_through_the_export(run, tuned, tmp_path):
