@@ -12,12 +12,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tfbert
-from tfbert import _compat
+from tfbert import _compat, devices
 from tfbert.__main__ import COMMANDS, main
 from tfbert.command_line import doctor, predicting
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given, names
@@ -287,6 +288,43 @@ def test_doctor_says_what_to_do(monkeypatch):
     )
     keras = checks["Keras 2 behind tf.keras"]
     assert (keras["found"], keras["advice"]) == ("TF_USE_LEGACY_KERAS=0", "unset TF_USE_LEGACY_KERAS, or set it to 1")
+
+
+@pytest.mark.parametrize(
+    ("value", "users", "enabled", "shown", "state"),
+    [
+        ("1", False, True, "1, set by tfbert", "on"),
+        ("1", True, True, "1, set by you", "on"),
+        ("0", True, False, "0, set by you", "off"),
+        (None, False, False, "not set", "TensorFlow's choice"),
+    ],
+)
+def test_doctor_says_how_this_machine_computes(monkeypatch, value, users, enabled, shown, state):
+    monkeypatch.setattr(_compat, "ONEDNN_IS_THE_USERS", users)
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: SimpleNamespace(IsMklEnabled=lambda: enabled))
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda kind: [])
+    for flags, precision in (("avx2 fma", "float32"), ("avx512f amx_bf16", "bfloat16")):
+        monkeypatch.setattr(devices.Path, "read_text", lambda path, flags=flags: flags)
+        if value is None:
+            monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        else:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", value)
+        check = doctor._computing()
+        assert (check["found"]["TF_ENABLE_ONEDNN_OPTS"], check["found"]["oneDNN"]) == (shown, state)
+        assert check["found"]["auto precision"] == precision == devices.choose_precision("auto")
+        assert "amx_bf16" in check["found"]["because"]
+        assert check["ok"] == (state != "off") == (check["advice"] is None)
+
+
+def test_who_switched_onednn_on_is_known():
+    for own, users in ((None, "False"), ("1", "True")):
+        environment = {name: text for name, text in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+        environment |= {"PYTHONPATH": str(Path(tfbert.__file__).resolve().parents[1])}
+        environment |= {} if own is None else {"TF_ENABLE_ONEDNN_OPTS": own}
+        code = "from tfbert import _compat; print(_compat.ONEDNN_IS_THE_USERS)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.strip() == users
 
 
 def test_doctor_survives_a_broken_package(monkeypatch):
