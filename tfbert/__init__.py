@@ -27,6 +27,7 @@ _HOMES = {
     "Examples": "tfbert.sources",
     "FineTuned": "tfbert.training",
     "InputError": "tfbert.errors",
+    "Interrupted": "tfbert.errors",
     "Predictor": "tfbert.serving",
     "QuestionAnswering": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",

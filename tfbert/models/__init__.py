@@ -17,6 +17,7 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.randomness import random_state
 from tfbert.models.saving import save
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "for_answers",
     "load",
     "pooled",
+    "random_state",
     "save",
     "sentence_encoder",
     "transformer_of",
