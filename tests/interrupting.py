@@ -109,7 +109,13 @@ def kill_inside(number: int) -> None:
 
         return changed
 
-    for module, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (shutil, "rmtree"), (checkpoints, "save_file")):
+    for module, name in (
+        (os, "fsync"),
+        (os, "rename"),
+        (os, "replace"),
+        (shutil, "rmtree"),
+        (checkpoints, "save_file"),
+    ):
         setattr(module, name, then_kill(getattr(module, name)))
 
 
@@ -139,7 +145,9 @@ def disturbed(checkpoint, place: Path, options: dict, plan: list, rng: random.Ra
     for what in [*plan, None]:
         (place / "begun").unlink(missing_ok=True)
         inside = rng.randint(1, 60) if what == "inside" else 0
-        process = processes().Process(target=child, args=(checkpoint, place / "run", {**options, "resume": True}, inside))
+        process = processes().Process(
+            target=child, args=(checkpoint, place / "run", {**options, "resume": True}, inside)
+        )
         process.start()
         if isinstance(what, signal.Signals):
             while process.is_alive() and not (place / "begun").exists():
@@ -160,7 +168,9 @@ def disturbed(checkpoint, place: Path, options: dict, plan: list, rng: random.Ra
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("checkpoint")
-    parser.add_argument("--kills", type=int, default=60, help="SIGKILLs at random moments, in all configurations together")
+    parser.add_argument(
+        "--kills", type=int, default=60, help="SIGKILLs at random moments, in all configurations together"
+    )
     parser.add_argument("--inside", type=int, default=20, help="SIGKILLs while something is being saved")
     parser.add_argument("--terms", type=int, default=20, help="SIGTERMs")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import tfbert
-from tfbert import checkpoints, files
+from tfbert import checkpoints, models
+from tfbert.__main__ import main
+from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 
 STATE = {
@@ -169,7 +171,9 @@ def test_changes_are_listed_and_only_some_may_be_accepted(capsys):
     assert listed in capsys.readouterr().err
     now |= {"epochs": 4, "train": "b" * 64}
     del now["gone"]
-    with pytest.raises(InputError, match=r"epochs: 3 -> 4; .*train: aaaaaaaaaaaa -> bbbbbbbbbbbb; .*gone: 1 -> None; go on as"):
+    with pytest.raises(
+        InputError, match=r"epochs: 3 -> 4; .*train: aaaaaaaaaaaa -> bbbbbbbbbbbb; .*gone: 1 -> None; go on as"
+    ):
         checkpoints.check_same(before, now, "out", allow_changes=True)
 
 
@@ -236,19 +240,20 @@ def undisturbed(tiny, tmp_path_factory):
     return get
 
 
-ENCODERS = {
-    "lean": {"epochs": 2},
-    "transformers": {"epochs": 2, "encoder": "transformers", "patience": 1},
-    "float16": {"epochs": 2, "precision": "float16", "clip_norm": 0.5},
-}
+TWO = {"epochs": 2}
+TRANSFORMERS = {"epochs": 2, "encoder": "transformers", "patience": 1}
+FLOAT16 = {"epochs": 2, "precision": "float16", "clip_norm": 0.5}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("position", [(0, 5), (1, 0), (1, 15), (2, 0)], ids=str)
-@pytest.mark.parametrize("options", ENCODERS.values(), ids=ENCODERS)
-def test_a_run_that_goes_on_ends_with_the_same_bits(tiny, tmp_path, monkeypatch, capsys, undisturbed, options, position):
-    if options != ENCODERS["lean"] and position != (1, 15):
-        pytest.skip("one place is enough for the others")
+@pytest.mark.parametrize(
+    "options, position",
+    [(TWO, (0, 5)), (TWO, (2, 0)), (TRANSFORMERS, (1, 15)), (FLOAT16, (1, 0))],
+    ids=["within an epoch", "before the last is scored", "the encoder of TF Transformers", "float16 with loss scaling"],
+)
+def test_a_run_that_goes_on_ends_with_the_same_bits(
+    tiny, tmp_path, monkeypatch, capsys, undisturbed, options, position
+):
     expected = undisturbed(**options)
     interrupt(monkeypatch, position, crash)
     with pytest.raises(Stop):
@@ -264,3 +269,127 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(tiny, tmp_path, monkeypatch,
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     with pytest.raises(InputError, match="holds a finished run"):
         interrupting.fine_tune(tiny, tmp_path / "run", resume=True, **options)
+
+
+@pytest.mark.slow
+def test_ten_kills_in_one_run_and_the_same_bits(tiny, tmp_path, undisturbed):
+    """SIGKILL at random moments, four of them while something is being saved; each time a new process goes on."""
+    plan = [signal.SIGKILL, "inside", signal.SIGKILL] * 3 + ["inside"]
+    found, happened = interrupting.disturbed(tiny, tmp_path / "killed", {}, plan, random.Random(0))
+    assert happened == plan
+    assert found == undisturbed()
+
+
+def on_the_command_line(tiny, folder, *more) -> int:
+    csv = folder / "train.csv"
+    csv.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in interrupting.rows(96, 0)))
+    fixed = [
+        "fine-tune",
+        "sequence-classification",
+        "--train",
+        str(csv),
+        "--output",
+        str(folder / "run"),
+        "--no-export",
+    ]
+    options = ["--checkpoint", str(tiny), "--epochs", "2", "--batch-size", "8", "--max-length", "32", "--no-report"]
+    return main([*fixed, *options, *more])
+
+
+@pytest.mark.slow
+def test_sigterm_and_ctrl_c_save_exit_with_75_and_130_and_the_run_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    reached = checkpoints.SaveState._reached
+    for position, received, code, more in (
+        ((0, 4), signal.SIGTERM, 75, []),
+        ((0, 9), signal.SIGINT, 130, ["--resume"]),
+    ):
+
+        def then(self, epoch, batch, position=position, received=received):
+            if (epoch, batch) == position:
+                signal.raise_signal(received)
+            reached(self, epoch, batch)
+
+        monkeypatch.setattr(checkpoints.SaveState, "_reached", then)
+        assert on_the_command_line(tiny, tmp_path, *more) == code
+        lines = capsys.readouterr().err.strip().split("\n")
+        saved = f"saved at epoch 1, step {position[1] + 1}; the same command with --resume goes on"
+        assert lines[-1] == f"tfbert: interrupted by {received.name}; {saved}"
+        assert signal.getsignal(signal.SIGTERM) == handler
+    monkeypatch.undo()
+    assert on_the_command_line(tiny, tmp_path, "--resume") == 0
+    assert "goes on at epoch 1, step 10 of 11" in capsys.readouterr().err
+    history = tfbert.load(tmp_path / "run").history
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_what_a_run_was_begun_with_must_be_the_same(tiny, tmp_path, monkeypatch):
+    interrupt(monkeypatch, (0, 1), crash)
+    with pytest.raises(Stop):
+        interrupting.fine_tune(tiny, tmp_path / "run")
+    monkeypatch.undo()
+    for changes, told in (
+        ({"learning_rate": 1e-3, "epochs": 4}, r"epochs: 3 -> 4; learning_rate: 0.005 -> 0.001; go on as it was begun"),
+        ({"patience": 1}, r"patience: None -> 1; pass allow_changes \(--allow-changes\) to go on all the same"),
+    ):
+        with pytest.raises(InputError, match=told):
+            interrupting.fine_tune(tiny, tmp_path / "run", resume=True, **changes)
+    rows = interrupting.rows
+    monkeypatch.setattr(interrupting, "rows", lambda count, seed: rows(count, seed + (count == 128)))
+    with pytest.raises(InputError, match=r"begun otherwise: train: \w{12} -> \w{12}; go on as it was begun"):
+        interrupting.fine_tune(tiny, tmp_path / "run", resume=True)
+    monkeypatch.undo()
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'))
+    with pytest.raises(InputError, match=r"begun otherwise: checkpoint/config.json: \w{12} -> \w{12}; go on as it was"):
+        interrupting.fine_tune(other, tmp_path / "run", resume=True)
+
+
+def test_a_disk_that_is_full_while_it_trains_is_told_and_ends_nothing(tiny, tmp_path, monkeypatch, capsys, undisturbed):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    tuned = interrupting.fine_tune(tiny, tmp_path / "run")
+    assert interrupting.digest(tuned) == undisturbed()
+    said = capsys.readouterr().err
+    assert said.count("the state is not saved, training goes on: cannot write ") == 1 and "the disk is full" in said
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(checkpoints.States, "write", lambda self, step, state: written.append(state))
+    with pytest.raises(InputError, match="lower the learning rate"):
+        interrupting.fine_tune(tiny, tmp_path / "run", learning_rate=1e35)
+    assert all(np.isfinite(array).all() for state in written for array in state["model"]["weights"])
+
+
+@pytest.mark.parametrize(
+    "task, head",
+    [
+        (tfbert.SequenceClassification(labels=("a", "b"), max_length=32), "lean"),
+        (tfbert.QuestionAnswering(no_answer=False, max_length=32), "lean"),
+        (tfbert.SequenceClassification(labels=("a", "b"), max_length=32), "transformers"),
+        (tfbert.SentenceEmbedding(max_length=32), "transformers"),
+    ],
+    ids=str,
+)
+def test_dropout_depends_on_the_saved_state_alone(tiny, task, head):
+    """The same state, the same masks: in a graph, after other draws, for every dropout layer there is."""
+    keras.utils.set_random_seed(3)
+    model = task.build(tiny, encoder=head)
+    random_state = models.random_state(model)
+    assert len(random_state) > (head == "transformers")
+    ids = np.array([[2, 40, 41, 42, 3]], np.int32)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    step = tf.function(lambda: tf.concat([tf.reshape(x, [-1]) for x in model(inputs, training=True).values()], 0))
+    step()
+    before = [variable.numpy() for variable in random_state]
+    first, second = step().numpy(), step().numpy()
+    assert not np.array_equal(first, second)
+    for variable, value in zip(random_state, before):
+        variable.assign(value)
+    np.testing.assert_array_equal(step().numpy(), first)
+    np.testing.assert_array_equal(step().numpy(), second)

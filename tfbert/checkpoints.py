@@ -253,7 +253,7 @@ class SaveState(keras.callbacks.Callback):
     def __init__(self, states: States, pieces: Mapping[str, Any], *, steps: int, every: float, identity, saved=None):
         super().__init__()
         self.states, self.pieces, self.steps, self.every, self.identity = states, pieces, steps, every, identity
-        self._saved, self._writer, self._failed = saved, None, None
+        self._saved, self._writer, self._failed, self._told = saved, None, None, False
         self.position: tuple[int, int] = tuple(saved["position"]) if saved else (0, 0)
         self.signals = Signals()
         self._on_disk = self.position if saved else None
@@ -334,16 +334,17 @@ class SaveState(keras.callbacks.Callback):
         return f"saved at epoch {epoch + 1}, step {batch + 1}; the same command with --resume goes on"
 
     def _tell_failure(self) -> None:
-        if self._failed is not None:
+        """Says on stderr that the last save has failed, the first time of several in a row."""
+        if self._failed is not None and not self._told:
             print(f"tfbert: the state is not saved, training goes on: {self._failed}", file=sys.stderr)
-            self._failed = None
+        self._told = self._failed is not None
 
     def _write(self, position: tuple[int, int], state: dict[str, Any]) -> None:
         weights = state["model"]["weights"]
         if all(np.isfinite(array).all() for array in weights):
             try:
                 self.states.write(position[0] * self.steps + position[1], state)
-                self._on_disk = position
+                self._on_disk, self._failed = position, None
             except InputError as error:
                 self._failed = error
         self._written_at = time.monotonic()
