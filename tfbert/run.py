@@ -8,6 +8,7 @@ from typing import Any
 from tfbert import _compat, devices, evaluation, metrics, models, pipeline
 from tfbert._compat import keras, lazy, tf
 from tfbert.checkpoint_folder import find_checkpoint
+from tfbert.errors import InputError
 from tfbert.files import sha256
 from tfbert.sources import fingerprint
 
@@ -55,6 +56,7 @@ class Run:
             with tf.device(devices.device(self.settings["strategy"])):
                 model = self.task.build(self.checkpoint, **options)
                 models.check_task(self.task, model, self.tokenizer)
+                self._freeze(model)
                 history = self._fit(model, states, saved, save_every)
         finally:
             keras.mixed_precision.set_global_policy("float32")
@@ -73,6 +75,15 @@ class Run:
             final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
             scores["test"] = task.score(final, inferred)
         return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
+
+    def _freeze(self, model) -> None:
+        if self.settings["freeze"] is not None:
+            models.freeze(model, self.settings["freeze"])
+        self.counts = models.count_parameters(model)
+        if not self.counts["all"]["trainable"]:
+            raise InputError(
+                f"freeze is {self.settings['freeze']!r}, which leaves nothing to learn; leave the head out"
+            )
 
     def _fit(self, model, states, saved, save_every) -> list[dict[str, float]]:
         s, task = self.settings, self.task
@@ -94,17 +105,29 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
+        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
+        optimizer = optimizers.AdamW(
+            rate,
+            weight_decay=s["weight_decay"],
+            clip_norm=s["clip_norm"] or None,
+            layer_decay=s["layer_decay"],
+            **averages,
+        )
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
+        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
+            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
         model.compile(optimizer, loss=task.loss())
         history = callbacks.History()
+        pieces = {
+            "timer": self.timer,
+            **({"averages": callbacks.UseMovingAverages()} if averages else {}),
+            "scorer": self.scorer,
+            "progress": progress,
+            "history": history,
+        }
         saver = checkpoints.SaveState(
-            states,
-            {"timer": self.timer, "scorer": self.scorer, "progress": progress, "history": history},
-            steps=cost.steps,
-            every=save_every,
-            identity=self.identity(),
-            saved=saved,
+            states, pieces, steps=cost.steps, every=save_every, identity=self.identity(), saved=saved
         )
         dataset = pipeline.batches(
             features, batch_size=s["batch_size"], training=True, seed=s["seed"], start=saver.position
@@ -117,8 +140,10 @@ class Run:
                 steps_per_epoch=cost.steps,
                 epochs=s["epochs"],
                 verbose=0,
-                callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress, history, saver],
+                callbacks=[callbacks.StopOnNonFinite(), *pieces.values(), saver],
             )
+        self.groups = self._groups(model, optimizer)
+        models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
         rows = []
         for i, epoch in enumerate(history.epoch):
             last_rate = float(rate((epoch + 1) * cost.steps - 1))
@@ -127,6 +152,15 @@ class Run:
                 {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
             )
         return rows
+
+    def _groups(self, model, optimizer) -> dict[str, dict[str, float]]:
+        """Of each group of layers its parameters, and the share of the learning rate that it learned with."""
+        variables = models.layer_groups(model)
+        return {
+            name: {**count, "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0}
+            for name, count in self.counts.items()
+            if name != "all"
+        }
 
     def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
         seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
@@ -140,6 +174,9 @@ class Run:
             "padding_share": round(self.cost.padding_share, 4),
             "peak_memory_bytes": devices.peak_memory_bytes(),
             "parameters": int(model.count_params()),
+            "trainable_parameters": self.counts["all"]["trainable"],
+            "layer_groups": self.groups,
+            "steps": self.cost.steps,
             "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
             "rows": {name: len(part) for name, part in self.parts.items()},
             "sources": {name: part.source for name, part in self.parts.items()},

@@ -56,6 +56,12 @@ def fine_tune(
     warmup_fraction: float = 0.1,
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
+    layer_decay: float = 1.0,
+    freeze: str | None = None,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    fgm: float = 0.0,
+    r_drop: float = 0.0,
     patience: int | None = None,
     monitor: str | None = None,
     precision: str = "auto",
@@ -92,10 +98,18 @@ def fine_tune(
         epochs: passes over the training examples (default 3).
         batch_size: rows in a batch (default 32).
         learning_rate: the highest rate of the schedule (default 5e-5).
-        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular or constant (default warmup-linear).
+        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular, one-cycle, inverse-square-root or constant
+            (default warmup-linear).
         warmup_fraction: share of all steps over which the rate rises from 0 (default 0.1); slanted-triangular: its cut_frac.
         weight_decay: decay per step, times the rate, of all but biases and LayerNorm (default 0.01).
         clip_norm: largest norm of the gradient of all weights together; 0 switches clipping off (default 1.0).
+        layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
+        freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
+            encoder's biases and the head learn: BitFit). None (default): all learns.
+        accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
+        ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
+        fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.
+        r_drop: how much two passes with different dropout must agree, 1 to 5 (default 0: one pass; Liang et al. 2021). Twice the time.
         patience: stop after so many epochs without a better score; None never stops early.
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
@@ -125,7 +139,7 @@ def fine_tune(
     """
     settings = {name: value for name, value in locals().items() if name in _SETTINGS}
     directory = Path(directory)
-    _check_settings(settings, save_every)
+    _check_settings(task, settings, save_every)
     report = plots.available() if report is None else report and plots.needed()
     with files.locked(directory):
         states = checkpoints.States(directory)
@@ -170,8 +184,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head "
-    "encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze accumulate ema fgm r_drop patience "
+    "monitor precision strategy seed new_head encoder"
 ).split()
 
 
@@ -203,8 +217,8 @@ def load(directory) -> FineTuned:
     )
 
 
-def _check_settings(settings: dict[str, Any], save_every: int) -> None:
-    for name in ("epochs", "batch_size"):
+def _check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
+    for name in ("epochs", "batch_size", "accumulate"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if save_every < 0:
@@ -213,6 +227,18 @@ def _check_settings(settings: dict[str, Any], save_every: int) -> None:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
         )
+    if not settings["layer_decay"] > 0:
+        raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
+    if not 0 <= settings["ema"] < 1:
+        raise InputError(
+            f"ema is {settings['ema']}; it must be at least 0, which is none, and below 1; 0.99 suits most runs"
+        )
+    if settings["accumulate"] > 1 and not task.in_parts:
+        raise InputError(
+            "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
+        )
+    if settings["r_drop"] and task.divergence() is None:
+        raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
     choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]

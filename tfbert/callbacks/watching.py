@@ -158,6 +158,8 @@ class ScoreTask(keras.callbacks.Callback):
         if not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best)):
             self.best_epoch, self.best_score, self._waited = epoch, score, 0
             if self.restore_best:
+                # With their variables: Keras' order of the weights depends on which of them learn at the time.
+                self._best_variables = list(self.model.weights)
                 self.best_weights = [np.array(weight) for weight in self.model.get_weights()]
             return
         self._waited += 1
@@ -166,7 +168,7 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self.best_weights is not None:
-            self.model.set_weights(self.best_weights)
+            keras.backend.batch_set_value(list(zip(self._best_variables, self.best_weights)))
 
     def state(self) -> dict:
         """The best so far, and for how many epochs there has been no better."""

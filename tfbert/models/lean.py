@@ -146,18 +146,20 @@ class LeanEncoder:
         """int32 [B, T] each (types may be None) -> hidden states [B, T, D], [B, 1, D] with `first_token`, and [B, D] or None."""
         parts = self.parts(self.main)
         places = Places(mask, dense=mask.shape.is_fully_defined() or _in_xla())
-        x = _embed(parts, ids, types, places, noise)
+        frozen = _frozen(parts) if noise else 0  # parts from the bottom that compute as in serving
+        x = _embed(parts, ids, types, places, None if frozen else noise)
         bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
         bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
-        for layer in parts.layers[: -1 if self.first_token else None]:
-            x = _finish(layer, x, _attend(layer, x, places, bias, noise), noise)
-        if self.first_token:
-            layer = parts.layers[-1]
-            first = places.first(x)
-            first = _finish(layer, first, _attend_first(layer, first, x, places, bias, noise), noise)
-            hidden = first[:, tf.newaxis]
-        else:
-            hidden = places.zero_padded(x)
+        for i, layer in enumerate(parts.layers):
+            x = tf.stop_gradient(x) if i < frozen else x
+            drawn = None if i + 1 < frozen else noise
+            if self.first_token and i == len(parts.layers) - 1:
+                first = places.first(x)
+                x = _finish(layer, first, _attend_first(layer, first, x, places, bias, drawn), drawn)
+            else:
+                x = _finish(layer, x, _attend(layer, x, places, bias, drawn), drawn)
+        x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
+        hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
         return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
 
     def _noise(self) -> Noise:
@@ -165,6 +167,15 @@ class LeanEncoder:
         number = replica.replica_id_in_sync_group if replica else 0
         seed = tf.cast(number, tf.int64) * (1 << 31) + self.seed
         return Noise(seed, self.step.assign_add(1))
+
+
+def _frozen(parts: Parts) -> int:
+    """How many parts, the embeddings first, lie below the lowest one that learns."""
+    rungs = [(parts.embeddings, parts.project), *(vars(layer).values() for layer in parts.layers)]
+    for i, rung in enumerate(rungs):
+        if any(getattr(part, "trainable_weights", None) for part in rung):
+            return i
+    return len(rungs)
 
 
 def _in_xla() -> bool:

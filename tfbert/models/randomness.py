@@ -10,7 +10,8 @@ def random_state(model) -> list:
     """The variables on which the next dropout depends, beside the seed: a counter, or the state of a generator.
 
     Args:
-        model: what `load` or `as_keras` returned.
+        model: what `load` or `as_keras` returned. Any other Keras model can be given; of its dropout layers only those whose `rng_type` is
+            "stateful" have a state that can be saved.
 
     Returns:
         int64 variables, in an order that depends on the architecture alone.
@@ -25,7 +26,7 @@ def random_state(model) -> list:
         []
     """
     model = transformer_of(model)
-    encoder = vars(getattr(model, model.base_model_prefix)).get("lean")
+    encoder = vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
     generators = [layer._random_generator._generator for layer in dropouts(model) if layer.built]
     return [
         *([] if encoder is None else [encoder.step]),
