@@ -29,6 +29,7 @@ _HOMES = {
     "FineTuned": "tfbert.training",
     "GradualUnfreezing": "tfbert.callbacks",
     "InputError": "tfbert.errors",
+    "Interrupted": "tfbert.errors",
     "InverseSquareRoot": "tfbert.schedules",
     "OneCycle": "tfbert.schedules",
     "Predictor": "tfbert.serving",

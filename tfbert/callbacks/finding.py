@@ -70,7 +70,7 @@ class FindLearningRate(keras.callbacks.Callback):
         self._rate = settable_rate(model, "FindLearningRate")
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
-        variables = [*model.variables, *model.optimizer.variables, *models.dropout_steps(model)]
+        variables = [*model.variables, *model.optimizer.variables, *models.random_state(model)]
         self._before = [(variable, variable.numpy()) for variable in variables]
         self.rates, self.losses, self.smoothed, self.suggestion, self._mean = [], [], [], None, 0.0
 
