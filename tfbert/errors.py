@@ -20,6 +20,15 @@ class InputError(ValueError):
     """
 
 
+class Diverged(InputError):
+    """A loss or a weight is no longer a finite number.
+
+    Example:
+        >>> issubclass(Diverged, InputError)
+        True
+    """
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGTERM or Ctrl-C has ended a training, whose state is saved.
 

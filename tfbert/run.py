@@ -56,6 +56,8 @@ class Run:
             with tf.device(devices.device(self.settings["strategy"])):
                 model = self.task.build(self.checkpoint, **options)
                 models.check_task(self.task, model, self.tokenizer)
+                if self.settings["reinitialize"]:
+                    models.reinitialize(model, self.settings["reinitialize"], seed=options["seed"])
                 self._freeze(model)
                 history = self._fit(model, states, saved, save_every)
         finally:

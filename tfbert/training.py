@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shutil
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 from tfbert import analysis, devices, evaluation, files, metrics, models, plots, run, serving, tokenization
 from tfbert._compat import lazy
-from tfbert.errors import InputError, suggest
+from tfbert.errors import Diverged, InputError, suggest
 from tfbert.report import html
 from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task, read_task
@@ -58,6 +61,7 @@ def fine_tune(
     clip_norm: float = 1.0,
     layer_decay: float = 1.0,
     freeze: str | None = None,
+    reinitialize: int = 0,
     accumulate: int = 1,
     ema: float = 0.0,
     fgm: float = 0.0,
@@ -67,6 +71,7 @@ def fine_tune(
     precision: str = "auto",
     strategy: str = "auto",
     seed: int = 0,
+    seeds: int = 1,
     new_head: bool = False,
     encoder: str = "lean",
     allow_missing_labels: bool = False,
@@ -106,6 +111,7 @@ def fine_tune(
         layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
         freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
             encoder's biases and the head learn: BitFit). None (default): all learns.
+        reinitialize: how many of the highest layers begin anew, with the pooler, for small data (default 0; Zhang et al. 2021).
         accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
         fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.
@@ -115,6 +121,9 @@ def fine_tune(
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
         strategy: auto, cpu or gpu.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
+        seeds: how many runs to make, with `seed` and the numbers after it (default 1): the best by `monitor` is kept, and metrics.json
+            has the scores of all, of which the median says more about a recipe than one run (Zhang et al. 2021). One that diverges counts
+            as failed.
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
@@ -137,10 +146,13 @@ def fine_tune(
         InputError: whatever the user can mend, in one line that names the place.
         Interrupted: after SIGTERM or Ctrl-C; the state is saved.
     """
-    settings = {name: value for name, value in locals().items() if name in _SETTINGS}
+    arguments = dict(locals())
+    settings = {name: arguments[name] for name in _SETTINGS}
     directory = Path(directory)
-    _check_settings(task, settings, save_every)
+    _check_settings(task, {**settings, "seeds": seeds}, save_every)
     report = plots.available() if report is None else report and plots.needed()
+    if seeds > 1:
+        return _best_of(arguments, report)
     with files.locked(directory):
         states = checkpoints.States(directory)
         saved = _begin(directory, states, resume, overwrite)
@@ -160,6 +172,62 @@ def fine_tune(
         if report:
             _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
     return tuned
+
+
+def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
+    """Runs `fine_tune` with each seed in a folder beside the output, where an interrupted one goes on, and keeps the best run."""
+    directory, task, first = Path(arguments["directory"]), arguments["task"], arguments["seed"]
+    place = directory.parent / f".{directory.name}.seeds"
+    resume, overwrite, export = (arguments[name] for name in ("resume", "overwrite", "export"))
+    with files.locked(directory):
+        _begin(directory, checkpoints.States(directory), False, overwrite)
+        if place.exists() and not resume:
+            if not overwrite:
+                raise InputError(
+                    f"{directory} has runs that were interrupted; pass resume (--resume) to go on, or overwrite (--overwrite) to begin anew"
+                )
+            shutil.rmtree(place)
+        names = ("train", "validation", "test")
+        parts = dict(zip(names, _read(task, *(arguments[name] for name in names), first), strict=True))
+        alone = {**arguments, **parts, "seeds": 1, "resume": True, "export": False, "report": False}
+        runs, failed = {}, {}
+        for seed in range(first, first + arguments["seeds"]):
+            print(f"tfbert: seed {seed}, {seed - first + 1} of {arguments['seeds']}", file=sys.stderr)
+            folder = place / f"seed-{seed}"
+            try:
+                if not (folder / "metrics.json").is_file():
+                    fine_tune(**{**alone, "directory": folder, "seed": seed})
+                runs[seed] = files.read_json(folder / "metrics.json")
+            except Diverged as error:
+                failed[seed] = str(error)
+        if not runs:
+            raise Diverged(f"all {len(failed)} runs diverged; of the first: {next(iter(failed.values()))}")
+        monitor = arguments["monitor"] or task.monitor
+        best = (max if metrics.direction(monitor) == "max" else min)(
+            runs, key=lambda seed: runs[seed]["validation"][monitor]
+        )
+        tuned = load(place / f"seed-{best}")
+        tuned = dataclasses.replace(tuned, directory=directory)
+        tuned.metrics["seeds"] = {"kept": best, "failed": failed, **_spread(runs)}
+        _write(tuned, export)
+        shutil.rmtree(place)
+        if report:
+            _report(tuned, {name: part for name, part in parts.items() if part is not None})
+    return tuned
+
+
+def _spread(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of each score of several runs the values by seed, median, least and most: of the test data, or else of the validation data."""
+    found = {}
+    for name in next(iter(runs.values()))["metrics"]:
+        values = [run["metrics"][name] for run in runs.values()]
+        found[name] = {
+            "by_seed": dict(zip(map(str, runs), values, strict=True)),
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+        }
+    return {"scores": found}
 
 
 def _write(tuned: FineTuned, export: bool) -> None:
@@ -184,8 +252,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze accumulate ema fgm r_drop patience "
-    "monitor precision strategy seed new_head encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze reinitialize accumulate ema fgm "
+    "r_drop patience monitor precision strategy seed new_head encoder"
 ).split()
 
 
@@ -218,7 +286,7 @@ def load(directory) -> FineTuned:
 
 
 def _check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
-    for name in ("epochs", "batch_size", "accumulate"):
+    for name in ("epochs", "batch_size", "accumulate", "seeds"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if save_every < 0:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfbert._compat import keras, tf
-from tfbert.errors import InputError, suggest
+from tfbert.errors import Diverged, InputError, suggest
 
 
 class EpochTimer(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     raises; put it before whatever saves.
 
     Raises:
-        InputError: from `fit`, naming epoch and step, both counted from 1.
+        Diverged: from `fit`, naming epoch and step, both counted from 1.
 
     Example:
         >>> model = keras.Sequential([keras.layers.Dense(1)])
@@ -72,7 +72,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         ...           callbacks=[StopOnNonFinite()])
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: the loss is inf at epoch 1, step 3; lower the learning rate (0.5 at this step), or
+        tfbert.errors.Diverged: the loss is inf at epoch 1, step 3; lower the learning rate (0.5 at this step), or
         look for numbers that are not finite in the data
     """
 
@@ -82,7 +82,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
-            raise InputError(
+            raise Diverged(
                 f"the loss is {loss} at epoch {self._epoch}, step {batch + 1}; lower the learning rate{self._rate()}, "
                 "or look for numbers that are not finite in the data"
             )
@@ -91,7 +91,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         for variable in self.model.trainable_variables:
             if not tf.reduce_all(tf.math.is_finite(variable)):
                 place = f"{variable.name} is not finite after epoch {self._epoch}"
-                raise InputError(f"{place}; lower the learning rate{self._rate()}")
+                raise Diverged(f"{place}; lower the learning rate{self._rate()}")
 
     def _rate(self) -> str:
         rate = self.model.optimizer.learning_rate
