@@ -51,6 +51,8 @@ class Run:
         return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
 
     def _freeze(self, model) -> None:
+        if self.settings["lora"]:
+            models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
         if self.settings["freeze"] is not None:
             models.freeze(model, self.settings["freeze"])
         self.counts = models.count_parameters(model)
@@ -107,6 +109,7 @@ class Run:
             ],
         )
         self.groups = self._groups(model, optimizer)
+        models.merge_lora(model)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
         rows = []
         for i, epoch in enumerate(history.epoch):

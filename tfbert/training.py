@@ -53,6 +53,7 @@ def fine_tune(
     clip_norm: float = 1.0,
     layer_decay: float = 1.0,
     freeze: str | None = None,
+    lora: int = 0,
     accumulate: int = 1,
     ema: float = 0.0,
     fgm: float = 0.0,
@@ -93,6 +94,8 @@ def fine_tune(
         layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
         freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
             encoder's biases and the head learn: BitFit). None (default): all learns.
+        lora: rank of the small matrices that learn in place of each layer's query and value; the encoder is frozen, and what is saved
+            is an ordinary model (LoRA). 0: none (default).
         accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
         fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.

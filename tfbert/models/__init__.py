@@ -18,6 +18,7 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import dropout_steps, for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.lora import add_lora, merge_lora
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.training_model import TrainingModel
@@ -26,6 +27,7 @@ __all__ = [
     "POOLINGS",
     "LoadReport",
     "TrainingModel",
+    "add_lora",
     "as_keras",
     "at_token",
     "by_choice",
@@ -39,6 +41,7 @@ __all__ = [
     "freeze",
     "layer_groups",
     "load",
+    "merge_lora",
     "pooled",
     "reinitialize",
     "save",
