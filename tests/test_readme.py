@@ -64,11 +64,13 @@ def test_commands_and_snippets_run_in_their_order(played, monkeypatch, capsys):
             printed = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
             played["printed"].append((arguments[0], printed))
     names = [name for name, _ in played["printed"]]
-    assert names == ["fine-tune", "predict", "evaluate", "export", "inspect", "doctor"]
+    assert names == ["fine-tune", "predict", "evaluate", "predict", "export", "inspect", "doctor"]
+    texts = played["printed"].pop(1)[1]
     found = dict(played["printed"])
     assert found["fine-tune"][0]["export"] == "saved_models/delivery/1"
     assert found["export"][0]["export"] == "saved_models/delivery/2"
-    assert len(found["predict"]) == 2
+    assert len(texts) == 2
+    assert len(found["predict"]) == len(tfbert.read(ROOT / "examples" / "data" / "delivery_test.csv"))
     assert found["evaluate"][0]["metrics"] == pytest.approx(found["fine-tune"][0]["metrics"], abs=1e-6)
 
 

@@ -87,7 +87,6 @@ def plain_keras(tiny, wrap: bool):
     model = models.load(tiny, task.head, id2label=dict(enumerate(task.labels)))
     model = models.as_keras(model) if wrap else model
     dataset = tfbert.make_dataset(task, tokenizer, TRAIN, batch_size=8, training=True)
-    keras.utils.set_random_seed(0)
     model.compile(tfbert.AdamW(tfbert.WarmupLinear(5e-3, 2 * len(dataset), warmup_fraction=0.1)), loss=task.loss())
     model.fit(dataset, epochs=2, verbose=0)
     return models.transformer_of(model)

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tfbert import analysis, devices, evaluation, files, metrics, models, plots, run, serving, tokenization
+from tfbert._compat import lazy
 from tfbert.errors import InputError, suggest
 from tfbert.report import html
 from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task, read_task
+
+checkpoints = lazy(
+    "tfbert.checkpoints"
+)  # it subclasses a Keras class; the command line reads fine_tune's signature without it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +72,21 @@ def fine_tune(
     encoder: str = "lean",
     allow_missing_labels: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    allow_changes: bool = False,
+    save_every: int = 300,
     export: bool = True,
     report: bool | None = None,
 ) -> FineTuned:
     """Fine-tunes a checkpoint on labelled examples and writes checkpoint, scores and export into one new folder.
 
     Each epoch ends with a validation; the weights of the epoch with the best score are kept. The folder appears when everything in
-    it is complete and has been tested, and only a report comes after; a run that fails or is killed before leaves nothing.
+    it is complete and has been tested, and only a report comes after.
+
+    While it trains, the whole state of the run is saved beside that folder, in `.NAME.run`, which goes when the run is complete. After a
+    crash, `kill -9` at whatever moment, or an interruption, the same call with `resume` ends with the same weights, history and scores,
+    bit for bit, as if nothing had happened. SIGTERM and Ctrl-C save before they end the training, with `Interrupted`; a second one
+    ends it at once.
 
     Args:
         task: such as `SequenceClassification()`; fields left open are filled from the training data.
@@ -109,7 +122,13 @@ def fine_tune(
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
-        overwrite: replace a folder that holds a finished run (default False).
+        overwrite: replace a folder that holds a finished run, and forget one that is not finished (default False).
+        resume: go on with a run that was interrupted, or begin where there is none (default False). What it was begun with must be the
+            same: arguments, data, checkpoint, versions.
+        allow_changes: with `resume`, accept other versions of the packages, patience, strategy or test data (default False): the last
+            bits may then differ.
+        save_every: seconds between two saves of the state, at least (default 300); 0 saves after each step that finds the save before
+            it done.
         export: write the SavedModel too (default True).
         report: write report.html too: scores, where the model is wrong, what the data are. It needs matplotlib, the extra `report`; None
             (default) writes it where that is installed.
@@ -119,22 +138,28 @@ def fine_tune(
 
     Raises:
         InputError: whatever the user can mend, in one line that names the place.
+        Interrupted: after SIGTERM or Ctrl-C; the state is saved.
     """
     settings = {name: value for name, value in locals().items() if name in _SETTINGS}
     directory = Path(directory)
-    _check_settings(task, settings)
+    _check_settings(task, settings, save_every)
     report = plots.available() if report is None else report and plots.needed()
     with files.locked(directory):
-        _check_output(directory, overwrite)
+        states = checkpoints.States(directory)
+        saved = _begin(directory, states, resume, overwrite)
         train, validation, test = _read(task, train, validation, test, seed)
         tokenizer = tokenization.load_tokenizer(checkpoint)
         if export:
             tokenization.check_graph(tokenizer)
         task = task.from_data(train)
         _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-        task, model, history, results = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)()
+        training = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+        if saved is not None:
+            checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
+        task, model, history, results = training(states, saved, save_every)
         tuned = FineTuned(task, model, tokenizer, history, results, directory)
         _write(tuned, export)
+        states.clear()
         if report:
             _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
     return tuned
@@ -195,10 +220,12 @@ def load(directory) -> FineTuned:
     )
 
 
-def _check_settings(task: Task, settings: dict[str, Any]) -> None:
+def _check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
     for name in ("epochs", "batch_size", "accumulate"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
+    if save_every < 0:
+        raise InputError(f"save_every is {save_every}; it must be at least 0 seconds")
     if not settings["learning_rate"] > 0:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
@@ -223,18 +250,25 @@ def _check_settings(task: Task, settings: dict[str, Any]) -> None:
         metrics.direction(settings["monitor"])
 
 
-def _check_output(directory: Path, overwrite: bool) -> None:
-    if not directory.exists():
-        return
-    if not directory.is_dir():
+def _begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Checks that the output may be written, and returns the state to go on from; None where the run begins."""
+    if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file; the output must be a folder")
     finished = (directory / "metrics.json").is_file()
-    if finished and not overwrite:
+    if not finished and directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
+    if overwrite and not resume:
+        states.clear()
+    saved = states.newest() if resume else None
+    if finished and not overwrite and saved is None:
         raise InputError(
             f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
         )
-    if not finished and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
+    if states and saved is None:
+        raise InputError(
+            f"{directory} has a run that was interrupted; pass resume (--resume) to go on with it, or overwrite (--overwrite) to begin anew"
+        )
+    return saved
 
 
 def _check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:

@@ -72,7 +72,7 @@ class FindLearningRate(keras.callbacks.Callback):
             raise InputError("FindLearningRate needs a model that is built; call it once before") from error
         with model.distribute_strategy.scope():
             model.optimizer.build(learning)
-        variables = [*model.variables, *model.optimizer.variables, *models.dropout_steps(model)]
+        variables = [*model.variables, *model.optimizer.variables, *models.random_state(model)]
         self._before = [(variable, variable.numpy()) for variable in variables]
         self.rates, self.losses, self.smoothed, self.suggestion, self._mean = [], [], [], None, 0.0
 

@@ -16,9 +16,10 @@ from tfbert.models.keras_model import (
     without_padding,
     word_embeddings,
 )
-from tfbert.models.lean import dropout_steps, for_answers
+from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.lora import add_lora, merge_lora
+from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.training_model import TrainingModel
@@ -31,18 +32,18 @@ __all__ = [
     "as_keras",
     "at_token",
     "by_choice",
-    "count_parameters",
     "check_task",
     "check_tokenizer",
+    "count_parameters",
     "describe",
     "dropout",
-    "dropout_steps",
     "for_answers",
     "freeze",
     "layer_groups",
     "load",
     "merge_lora",
     "pooled",
+    "random_state",
     "reinitialize",
     "save",
     "sentence_encoder",

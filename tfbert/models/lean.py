@@ -97,17 +97,6 @@ def for_answers(model) -> Iterator[list]:
         _SERVED.reset(token)
 
 
-def dropout_steps(model) -> list:
-    """The counts that dropout's masks in a lean encoder are a function of: variables that are not among a model's own.
-
-    Args:
-        model: what `as_keras` returned, the TF Transformers model itself, or any other Keras model, which has none.
-    """
-    model = transformer_of(model)
-    encoder = vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
-    return [] if encoder is None else [encoder.step]
-
-
 class LeanEncoder:
     """What `put` puts in the place of the main layer's `call`."""
 
