@@ -141,28 +141,36 @@ def fine_tune(
         Interrupted: after SIGTERM or Ctrl-C; the state is saved.
     """
     settings = {name: value for name, value in locals().items() if name in _SETTINGS}
-    directory = Path(directory)
     _check_settings(task, settings, save_every)
     report = plots.available() if report is None else report and plots.needed()
-    with files.locked(directory):
+    with files.locked(directory := Path(directory)):
         states = checkpoints.States(directory)
         saved = _begin(directory, states, resume, overwrite)
-        train, validation, test = _read(task, train, validation, test, seed)
-        tokenizer = tokenization.load_tokenizer(checkpoint)
-        if export:
-            tokenization.check_graph(tokenizer)
-        task = task.from_data(train)
-        _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-        training = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+        examples = _read(task, train, validation, test, seed)
+        training = _prepare(task, checkpoint, *examples, settings, export, allow_missing_labels)
         if saved is not None:
             checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
-        task, model, history, results = training(states, saved, save_every)
-        tuned = FineTuned(task, model, tokenizer, history, results, directory)
-        _write(tuned, export)
-        states.clear()
-        if report:
-            _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
+        tuned = FineTuned(*training(states, saved, save_every), directory)
+        _finish(tuned, states, export, training.parts if report else None)
     return tuned
+
+
+def _prepare(task, checkpoint, train, validation, test, settings, export, allow_missing_labels) -> run.Run:
+    """Fills what the task leaves open, and checks all that can be checked before the work."""
+    tokenizer = tokenization.load_tokenizer(checkpoint)
+    if export:
+        tokenization.check_graph(tokenizer)
+    task = task.from_data(train)
+    _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
+    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+
+
+def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
+    """Writes the folder, forgets the states of the training, and reports on `parts`."""
+    _write(tuned, export)
+    states.clear()
+    if parts is not None:
+        _report(tuned, parts)
 
 
 def _write(tuned: FineTuned, export: bool) -> None:
@@ -187,8 +195,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze accumulate ema fgm r_drop patience "
-    "monitor precision strategy seed new_head encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze lora accumulate ema fgm r_drop "
+    "patience monitor precision strategy seed new_head encoder"
 ).split()
 
 
