@@ -43,7 +43,7 @@ ORDER = [
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
-    {"run"},
+    {"run", "checks"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

@@ -43,6 +43,7 @@ _HOMES = {
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",
     "TokenClassification": "tfbert.tasks",
+    "TrainingModel": "tfbert.models.training_model",
     "Warmup": "tfbert.callbacks",
     "WarmupConstant": "tfbert.schedules",
     "WarmupCosine": "tfbert.schedules",

@@ -15,6 +15,7 @@ from tfbert.sources import fingerprint
 # These subclass Keras classes; the command line reads fine_tune's signature without them.
 callbacks, checkpoints = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints")
 optimizers, schedules = lazy("tfbert.optimizers"), lazy("tfbert.schedules")
+training_model = lazy("tfbert.models.training_model")
 
 
 class Run:
@@ -42,7 +43,8 @@ class Run:
         }
 
     def __call__(self, states, saved: dict[str, Any] | None, save_every: int):
-        """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds.
+        """Trains, then scores the model as it will be exported; returns task, model, tokenizer, history and what metrics.json
+        holds.
 
         Args:
             states: the `checkpoints.States` that the training is saved in while it goes on.
@@ -76,9 +78,11 @@ class Run:
         if self.test is not None:
             final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
             scores["test"] = task.score(final, inferred)
-        return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
+        return task, model, self.tokenizer, history, self._results(model, scores, task.score_by_label(final, inferred))
 
     def _freeze(self, model) -> None:
+        if self.settings["lora"]:
+            models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
         if self.settings["freeze"] is not None:
             models.freeze(model, self.settings["freeze"])
         self.counts = models.count_parameters(model)
@@ -107,23 +111,11 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
-        optimizer = optimizers.AdamW(
-            rate,
-            weight_decay=s["weight_decay"],
-            clip_norm=s["clip_norm"] or None,
-            layer_decay=s["layer_decay"],
-            **averages,
-        )
-        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
-        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
-        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
-            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
-        model.compile(optimizer, loss=task.loss())
+        model = self._compiled(model, rate, features)
         history = callbacks.History()
         pieces = {
             "timer": self.timer,
-            **({"averages": callbacks.UseMovingAverages()} if averages else {}),
+            **({"averages": callbacks.UseMovingAverages()} if s["ema"] else {}),
             "scorer": self.scorer,
             "progress": progress,
             "history": history,
@@ -144,20 +136,43 @@ class Run:
                 verbose=0,
                 callbacks=[callbacks.StopOnNonFinite(), *pieces.values(), saver],
             )
-        self.groups = self._groups(model, optimizer)
+        self.groups = self._groups(model)
+        models.merge_lora(model)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
+        return self._rows(history, rate)
+
+    def _compiled(self, model, rate, features):
+        """The model with its optimizer and loss, and with a training step of its own where Keras' is not asked for."""
+        s = self.settings
+        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
+        optimizer = optimizers.AdamW(
+            rate,
+            weight_decay=s["weight_decay"],
+            clip_norm=s["clip_norm"] or None,
+            layer_decay=s["layer_decay"],
+            **averages,
+        )
+        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
+        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
+            model = training_model.TrainingModel(model, divergence=self.task.divergence(), **ways)
+        model.compile(optimizer, loss=self.task.loss())
+        return model
+
+    def _rows(self, history, rate) -> list[dict[str, float]]:
+        """A row per epoch for history.csv."""
         rows = []
         for i, epoch in enumerate(history.epoch):
-            last_rate = float(rate((epoch + 1) * cost.steps - 1))
+            last_rate = float(rate((epoch + 1) * self.cost.steps - 1))
             values = {name: float(column[i]) for name, column in history.history.items()}
             rows.append(
                 {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
             )
         return rows
 
-    def _groups(self, model, optimizer) -> dict[str, dict[str, float]]:
+    def _groups(self, model) -> dict[str, dict[str, float]]:
         """Of each group of layers its parameters, and the share of the learning rate that it learned with."""
-        variables = models.layer_groups(model)
+        variables, optimizer = models.layer_groups(model), getattr(model.optimizer, "inner_optimizer", model.optimizer)
         return {
             name: {**count, "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0}
             for name, count in self.counts.items()

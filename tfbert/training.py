@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfbert import analysis, devices, evaluation, files, metrics, models, plots, run, serving, tokenization
+from tfbert import analysis, evaluation, files, metrics, models, plots, run, serving, tokenization
 from tfbert._compat import lazy
+from tfbert.checks import begin, check_parts, check_settings, read
 from tfbert.errors import Diverged, InputError, suggest
 from tfbert.report import html
-from tfbert.sources import Examples, from_iterable, split
+from tfbert.sources import Examples
 from tfbert.tasks import Task, read_task
 
 checkpoints = lazy(
@@ -61,6 +62,7 @@ def fine_tune(
     clip_norm: float = 1.0,
     layer_decay: float = 1.0,
     freeze: str | None = None,
+    lora: int = 0,
     reinitialize: int = 0,
     accumulate: int = 1,
     ema: float = 0.0,
@@ -111,6 +113,8 @@ def fine_tune(
         layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
         freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
             encoder's biases and the head learn: BitFit). None (default): all learns.
+        lora: rank of the small matrices that learn in place of each layer's query and value; the encoder is frozen, and what is saved
+            is an ordinary model (LoRA). 0: none (default).
         reinitialize: how many of the highest layers begin anew, with the pooler, for small data (default 0; Zhang et al. 2021).
         accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
@@ -148,30 +152,38 @@ def fine_tune(
     """
     arguments = dict(locals())
     settings = {name: arguments[name] for name in _SETTINGS}
-    directory = Path(directory)
-    _check_settings(task, {**settings, "seeds": seeds}, save_every)
+    check_settings(task, {**settings, "seeds": seeds}, save_every)
     report = plots.available() if report is None else report and plots.needed()
     if seeds > 1:
         return _best_of(arguments, report)
-    with files.locked(directory):
+    with files.locked(directory := Path(directory)):
         states = checkpoints.States(directory)
-        saved = _begin(directory, states, resume, overwrite)
-        train, validation, test = _read(task, train, validation, test, seed)
-        tokenizer = tokenization.load_tokenizer(checkpoint)
-        if export:
-            tokenization.check_graph(tokenizer)
-        task = task.from_data(train)
-        _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-        training = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+        saved = begin(directory, states, resume, overwrite)
+        examples = read(task, train, validation, test, seed)
+        training = _prepare(task, checkpoint, *examples, settings, export, allow_missing_labels)
         if saved is not None:
             checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
-        task, model, history, results = training(states, saved, save_every)
-        tuned = FineTuned(task, model, tokenizer, history, results, directory)
-        _write(tuned, export)
-        states.clear()
-        if report:
-            _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
+        tuned = FineTuned(*training(states, saved, save_every), directory)
+        _finish(tuned, states, export, training.parts if report else None)
     return tuned
+
+
+def _prepare(task, checkpoint, train, validation, test, settings, export, allow_missing_labels) -> run.Run:
+    """Fills what the task leaves open, and checks all that can be checked before the work."""
+    tokenizer = tokenization.load_tokenizer(checkpoint)
+    if export:
+        tokenization.check_graph(tokenizer)
+    task = task.from_data(train)
+    check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
+    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+
+
+def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
+    """Writes the folder, forgets the states of the training, and reports on `parts`."""
+    _write(tuned, export)
+    states.clear()
+    if parts is not None:
+        _report(tuned, parts)
 
 
 def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
@@ -180,7 +192,7 @@ def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
     place = directory.parent / f".{directory.name}.seeds"
     resume, overwrite, export = (arguments[name] for name in ("resume", "overwrite", "export"))
     with files.locked(directory):
-        _begin(directory, checkpoints.States(directory), False, overwrite)
+        begin(directory, checkpoints.States(directory), False, overwrite)
         if place.exists() and not resume:
             if not overwrite:
                 raise InputError(
@@ -188,7 +200,7 @@ def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
                 )
             shutil.rmtree(place)
         names = ("train", "validation", "test")
-        parts = dict(zip(names, _read(task, *(arguments[name] for name in names), first), strict=True))
+        parts = dict(zip(names, read(task, *(arguments[name] for name in names), first), strict=True))
         alone = {**arguments, **parts, "seeds": 1, "resume": True, "export": False, "report": False}
         runs, failed = {}, {}
         for seed in range(first, first + arguments["seeds"]):
@@ -252,8 +264,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze reinitialize accumulate ema fgm "
-    "r_drop patience monitor precision strategy seed new_head encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze lora reinitialize accumulate "
+    "ema fgm r_drop patience monitor precision strategy seed new_head encoder"
 ).split()
 
 
@@ -283,79 +295,6 @@ def load(directory) -> FineTuned:
         files.read_json(directory / "metrics.json"),
         directory,
     )
-
-
-def _check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
-    for name in ("epochs", "batch_size", "accumulate", "seeds"):
-        if settings[name] < 1:
-            raise InputError(f"{name} is {settings[name]}; it must be at least 1")
-    if save_every < 0:
-        raise InputError(f"save_every is {save_every}; it must be at least 0 seconds")
-    if not settings["learning_rate"] > 0:
-        raise InputError(
-            f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
-        )
-    if not settings["layer_decay"] > 0:
-        raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
-    if not 0 <= settings["ema"] < 1:
-        raise InputError(
-            f"ema is {settings['ema']}; it must be at least 0, which is none, and below 1; 0.99 suits most runs"
-        )
-    if settings["accumulate"] > 1 and not task.in_parts:
-        raise InputError(
-            "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
-        )
-    if settings["r_drop"] and task.divergence() is None:
-        raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
-    choices = ("auto", *devices.PRECISIONS)
-    if settings["precision"] not in choices:
-        name = settings["precision"]
-        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
-    if settings["monitor"] is not None:
-        metrics.direction(settings["monitor"])
-
-
-def _begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """Checks that the output may be written, and returns the state to go on from; None where the run begins."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; the output must be a folder")
-    finished = (directory / "metrics.json").is_file()
-    if not finished and directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
-    if overwrite and not resume:
-        states.clear()
-    saved = states.newest() if resume else None
-    if finished and not overwrite and saved is None:
-        raise InputError(
-            f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
-        )
-    if states and saved is None:
-        raise InputError(
-            f"{directory} has a run that was interrupted; pass resume (--resume) to go on with it, or overwrite (--overwrite) to begin anew"
-        )
-    return saved
-
-
-def _check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:
-    for part in (train, *held_out):
-        task.check(part)
-    for part in () if allow_missing_labels else held_out:
-        task.check_coverage(part)
-
-
-def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:
-    train = from_iterable(train, "train")
-    if len(train) == 0:
-        raise InputError(f"{train.source} has no examples; training needs some")
-    if validation is None:
-        train, validation = split(train, 0.1, seed=seed, group=task.together)
-    else:
-        validation = from_iterable(validation, "validation")
-    test = None if test is None else from_iterable(test, "test")
-    for part in (validation, test):
-        if part is not None and len(part) == 0:
-            raise InputError(f"{part.source} has no examples to score")
-    return train, validation, test
 
 
 def _next_version(directory: Path) -> int:

@@ -18,15 +18,15 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.lora import add_lora, merge_lora
 from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
-from tfbert.models.training_model import TrainingModel
 
 __all__ = [
     "POOLINGS",
     "LoadReport",
-    "TrainingModel",
+    "add_lora",
     "as_keras",
     "at_token",
     "by_choice",
@@ -39,6 +39,7 @@ __all__ = [
     "freeze",
     "layer_groups",
     "load",
+    "merge_lora",
     "pooled",
     "random_state",
     "reinitialize",

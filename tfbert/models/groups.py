@@ -267,7 +267,9 @@ def _move(model, variables: Iterable, *, learn: bool) -> None:
         own = [*layer._trainable_weights, *layer._non_trainable_weights]
         if not any(variable.ref() in chosen for variable in own):
             continue
-        order = vars(layer).get("order_of_weights") or own  # as the layer made them, whatever was moved since
+        # As the layer made them, whatever was moved since; and some may have come or gone (see `lora`).
+        before = [v for v in vars(layer).get("order_of_weights", ()) if any(v is each for each in own)]
+        order = [*before, *(v for v in own if not any(v is each for each in before))]
         object.__setattr__(layer, "order_of_weights", order)  # past Keras' tracking
         learning = {variable.ref() for variable in layer._trainable_weights}
         learning = learning | chosen if learn else learning - chosen
