@@ -101,12 +101,14 @@ def training(result: dict) -> str:
         side = result[name]
         padding, memory = f"{side['padding_share']['median']:.1%}", f"{side['peak_memory_bytes'] / 2**20:,.0f}"
         rows.append([name, number(side["tokens_per_second"], 0), number(side["cpu_seconds"]), padding, memory])
-    rows.append(["ratio", number(result["ratio"]), "", "", ""])
+    ratios = result["ratios"]["trainer"]
+    rows.append(["ratio", number(ratios["tokens_per_second"]), "", "", number(ratios["peak_memory"])])
     versions = {**result["tfbert"]["versions"], **result["trainer"]["versions"]}
     return "\n\n".join(
         [
-            f"## Training: {settings['data']}, {result['precision']}",
-            f"{settings['checkpoint']}, {settings['rows']} rows, batch {settings['batch_size']}, {settings['threads']} threads, "
+            f"## Training, setting {settings['setting']}: {settings['data']}, {result['precision']}",
+            f"{settings['checkpoint']}, {result['tfbert']['parameters'] / 1e6:.1f} M parameters, {settings['rows']} rows, "
+            f"at most {settings['max_length']} tokens, batch {settings['batch_size']}, {settings['threads']} threads, "
             f"{settings['rounds']} epochs a side. {machine(result)} "
             + ", ".join(f"{name} {it}" for name, it in versions.items())
             + ".",
