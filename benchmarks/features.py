@@ -45,7 +45,9 @@ def measures(rounds: list[dict], starts: list[dict], texts: int) -> dict[str, li
 def ratios(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """How many times as good we are in each measure, of neighbouring rounds: above 1, tfbert is the better one."""
     return {
-        name: spread([a / b if name == "texts_per_second" else b / a for a, b in zip(values, theirs[name], strict=True)])
+        name: spread(
+            [a / b if name == "texts_per_second" else b / a for a, b in zip(values, theirs[name], strict=True)]
+        )
         for name, values in ours.items()
     }
 
@@ -68,7 +70,9 @@ def measure(commands: dict[str, tuple], texts: list[str], rounds: int, starts: i
         for number in range(rounds):
             for side in sides:
                 found[side.name]["rounds"].append(side(file, BATCH))
-            told = "  ".join(f"{side.name} {len(texts) / found[side.name]['rounds'][-1]['seconds']:.0f}" for side in sides)
+            told = "  ".join(
+                f"{side.name} {len(texts) / found[side.name]['rounds'][-1]['seconds']:.0f}" for side in sides
+            )
             print(f"round {number + 1}/{rounds}  texts/s: {told}", file=sys.stderr, flush=True)
     finally:
         for side in sides:
@@ -89,13 +93,11 @@ def summary(found: dict[str, dict], vectors: dict[str, np.ndarray], texts: list[
             }
             for name, of in figures.items()
         },
-        "ratios": {
-            f"{ours} to {peer}": ratios(figures[ours], figures[peer])
-            for ours in OURS
-            for peer in PEERS
-        },
+        "ratios": {f"{ours} to {peer}": ratios(figures[ours], figures[peer]) for ours in OURS for peer in PEERS},
         "largest_difference": {
-            name: float(f"{np.abs(of - vectors[REFERENCE]).max():.2g}") for name, of in vectors.items() if name != REFERENCE
+            name: float(f"{np.abs(of - vectors[REFERENCE]).max():.2g}")
+            for name, of in vectors.items()
+            if name != REFERENCE
         },
         "texts": len(texts),
         "words": [min(words), statistics.median(words), max(words)],
@@ -122,13 +124,16 @@ def commands(options: argparse.Namespace) -> dict[str, tuple]:
     """The sides' command lines, environments and logs by name; tfbert's export is made anew."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
-    job, path = {
-        "checkpoint": str(find_checkpoint(options.checkpoint)),
-        "export": str(WORK / "export"),
-        "first": str(write_texts(WORK / "first.txt", [SHORT])),
-        "max_length": options.max_length,
-        "threads": options.threads,
-    }, WORK / "job.json"
+    job, path = (
+        {
+            "checkpoint": str(find_checkpoint(options.checkpoint)),
+            "export": str(WORK / "export"),
+            "first": str(write_texts(WORK / "first.txt", [SHORT])),
+            "max_length": options.max_length,
+            "threads": options.threads,
+        },
+        WORK / "job.json",
+    )
     path.write_text(json.dumps(job), "utf-8")
     # Neither side may find an accelerator; the tokenizers of the peers may use the same threads as all else.
     environment = {"CUDA_VISIBLE_DEVICES": "-1", "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}

@@ -48,7 +48,9 @@ class Export:
 
         _compat.tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         self.predictor = serving.Predictor(job["export"])
-        self.about = {"versions": {"tensorflow": _compat.tf.__version__, "tensorflow-text": _compat.tf_text.__version__}}
+        self.about = {
+            "versions": {"tensorflow": _compat.tf.__version__, "tensorflow-text": _compat.tf_text.__version__}
+        }
 
     def __call__(self, texts: list[str], batch: int) -> list:
         return [row["embedding"] for row in self.predictor(texts, batch_size=batch)]

@@ -69,9 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     found, epochs, _ = take_turns({**job, "only_input": True}, options.rounds, options.peer_python)
     result = {
         "benchmark": "input_pipeline",
-        **{
-            side: {**summary(of, options.rows), "versions": found[side]["versions"]} for side, of in epochs.items()
-        },
+        **{side: {**summary(of, options.rows), "versions": found[side]["versions"]} for side, of in epochs.items()},
         "ratios": {"trainer": ratios(epochs["tfbert"], epochs["trainer"])},
         "settings": {
             "data": Path(options.data).name,

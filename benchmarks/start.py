@@ -25,7 +25,9 @@ TFBERT = (
     "import tfbert; from tfbert._compat import keras, tf, transformers; tf.constant(0); keras.Model; "
     "transformers.TFBertForSequenceClassification; tfbert.fine_tune"
 )
-TRAINER = "import torch; torch.tensor(0); from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer"
+TRAINER = (
+    "import torch; torch.tensor(0); from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer"
+)
 # Ours, the peer's, and the name under which both are compared.
 COMPARED = {
     "import": ("import tfbert", "import transformers"),
@@ -58,15 +60,22 @@ def run(command: list[str]) -> dict[str, float]:
 
 def summary(found: dict[str, list[dict]]) -> dict:
     """The processes' figures, the ratios (above 1, tfbert is the better one), and which limits were kept."""
-    sides = {name: {key: spread([r[key] for r in of]) for key in ("seconds", "cpu_seconds")} for name, of in found.items()}
+    sides = {
+        name: {key: spread([r[key] for r in of]) for key in ("seconds", "cpu_seconds")} for name, of in found.items()
+    }
     return {
         "benchmark": "start",
         "sides": sides,
         "ratios": {
-            theirs: {name: spread([b["seconds"] / a["seconds"] for a, b in zip(found[ours], found[theirs], strict=True)])}
+            theirs: {
+                name: spread([b["seconds"] / a["seconds"] for a, b in zip(found[ours], found[theirs], strict=True)])
+            }
             for name, (ours, theirs) in COMPARED.items()
         },
-        "limits": {name: {"seconds": limit, "kept": sides[name]["seconds"]["median"] <= limit} for name, limit in LIMITS.items()},
+        "limits": {
+            name: {"seconds": limit, "kept": sides[name]["seconds"]["median"] <= limit}
+            for name, limit in LIMITS.items()
+        },
     }
 
 

@@ -201,7 +201,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--text", default="text", help="the column of texts (default text)")
     parser.add_argument("--label", default="label", help="the column of labels (default label)")
     parser.add_argument("--rows", type=int, help="only the first so many rows (default all)")
-    parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help=f"a BERT checkpoint, or {BASE} (default all-MiniLM-L6-v2)")
+    parser.add_argument(
+        "--checkpoint", default="all-MiniLM-L6-v2", help=f"a BERT checkpoint, or {BASE} (default all-MiniLM-L6-v2)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="rows in a batch (default 32)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens of an input (default 128)")
     parser.add_argument(
@@ -220,7 +222,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, with the defaults of the setting named."""
     parser = arguments(__doc__)
-    parser.add_argument("--setting", choices=SETTINGS, default="short", help="the other options' defaults (default short)")
+    parser.add_argument(
+        "--setting", choices=SETTINGS, default="short", help="the other options' defaults (default short)"
+    )
     parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].setting])
     return parser.parse_args(argv)
 
