@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -452,7 +453,10 @@ def test_predict_answers_a_pipe_while_it_is_open_and_ends_quietly_with_its_reade
         process.stdout.close()
         process.stdin.write("great\n")
         assert process.wait(60) == 141
-        assert process.stderr.read() == ""
+        # On a busy machine there is progress to tell; no traceback, and nothing of a broken pipe.
+        assert all(
+            re.fullmatch(r"tfbert: \d rows?, [\d.]+ rows/s", line) for line in process.stderr.read().splitlines()
+        )
         process.stdin.close()
 
 

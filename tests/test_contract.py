@@ -277,7 +277,8 @@ def test_saved_and_loaded_weights_are_the_same_bits(case, tmp_path):
 
 
 def test_export_answers_as_the_model_does(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(lengths, "SHORTEST", 3)  # so that these short texts form groups
+    monkeypatch.setattr(lengths, "SHORTEST", 3)  # so that these few, short texts form groups
+    monkeypatch.setattr(lengths, "LEAST", 0)
     place = serving.export(case.task, case.model, case.tokenizer, tmp_path)
     assert place == tmp_path / "1"
     answers = tfbert.Predictor(place)(texts_for(case.task))

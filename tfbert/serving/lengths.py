@@ -8,6 +8,7 @@ from typing import Any
 from tfbert._compat import tf
 
 SHORTEST = 64  # tokens; attention over fewer costs next to nothing beside the matrix products
+LEAST = 2**16  # pairs of tokens in a batch, R T^2; of fewer, a second call of the model costs more than it saves
 WIDEST = 4096  # numbers for each token or row; to put more of them back in their places costs more than is saved
 
 
@@ -15,7 +16,7 @@ def by_length(function: Callable, features: Mapping[str, Any], outputs: Mapping[
     """A model's outputs for rows of mixed lengths, computed in groups, each as wide as its own longest row.
 
     In a batch of T tokens the groups are the rows of more than T / 2 tokens, of more than T / 4, and so on down to `SHORTEST`. A batch
-    of up to 127 tokens is one group, and so is one whose rows are all longer than half of the longest.
+    of up to 127 tokens is one group, and so are a small one and one whose rows are all longer than half of the longest.
 
         T = 256, rows of 200, 20, 130, 90 tokens -> groups (200, 130) of 200 columns, (20) of 20 columns, (90) of 90 columns
 
@@ -32,6 +33,8 @@ def by_length(function: Callable, features: Mapping[str, Any], outputs: Mapping[
     # How often a row fits into the batch's width, 1, 2 to 3, 4 to 7, ...: its group.
     powers = tf.constant([2**k for k in range(1, 31)])
     group = tf.searchsorted(powers, width // tf.maximum(lengths, SHORTEST), side="right")
+    pairs = tf.cast(rows, tf.int64) * tf.cast(width, tf.int64) ** 2
+    group = tf.where(pairs < LEAST, 0, group)
     groups, _ = tf.unique(group)
     found = {
         name: tf.zeros([rows, *([width] if by_token(spec) else []), *spec.shape[1 + by_token(spec) :]], spec.dtype)
