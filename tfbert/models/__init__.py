@@ -18,6 +18,7 @@ from tfbert.models.keras_model import (
 from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
 from tfbert.models.saving import save
+from tfbert.models.served import check_precision
 
 __all__ = [
     "POOLINGS",
@@ -25,6 +26,7 @@ __all__ = [
     "as_keras",
     "at_token",
     "by_choice",
+    "check_precision",
     "check_task",
     "check_tokenizer",
     "describe",
