@@ -71,7 +71,7 @@ def for_answers(model, precision: str = "float32") -> Served:
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
         precision: "float32"; "bfloat16": the encoder computes in bfloat16, norms and softmax in float32; or "int8": the weights are kept
-            as int8 with a scale for each row, and the encoder computes in float32.
+            as int8, with a scale for each output and each word, and the encoder computes in float32.
 
     Returns:
         The weights; what is traced `with for_answers(model).in_use()` reads them.

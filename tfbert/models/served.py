@@ -31,27 +31,26 @@ def check_precision(name: str) -> None:
         )
 
 
-def rounded(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds each row of a matrix to 255 levels of its own, 0 among them.
-
-    Rows, not columns: x @ kernel is then (x * scale) @ numbers, and bias and activation stay fused with the product.
+def rounded(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds each column (axis 0) or row (axis 1) of a matrix to 255 levels of its own, 0 among them.
 
     Args:
-        kernel: float32 [D, E].
+        matrix: float32 [D, E].
+        axis: 0 for a scale an output of a product, 1 for a scale a row of a table.
 
     Returns:
-        int8 [D, E], from -127 to 127, and float32 [D]: kernel is about int8 * scale, to half a scale.
+        int8 [D, E], from -127 to 127, and float32 [E] or [D]: what to multiply them by, right to half of it.
 
     Example:
-        >>> numbers, scale = rounded(np.array([[1.0, -0.5, 0.25], [0.0, 0.0, 0.0]], np.float32))
+        >>> numbers, scale = rounded(np.array([[1.0, 0.0], [-0.5, 0.0], [0.25, 0.0]], np.float32), axis=0)
         >>> numbers.tolist()
-        [[127, -64, 32], [0, 0, 0]]
-        >>> np.round(numbers * scale[:, np.newaxis], 3).tolist()
-        [[1.0, -0.504, 0.252], [0.0, 0.0, 0.0]]
+        [[127, 0], [-64, 0], [32, 0]]
+        >>> np.round(numbers * scale, 3).tolist()
+        [[1.0, 0.0], [-0.504, 0.0], [0.252, 0.0]]
     """
-    largest = np.abs(kernel).max(-1)
+    largest = np.abs(matrix).max(axis, keepdims=True)
     scale = (np.where(largest > 0, largest, 1) / 127).astype(np.float32)
-    return np.rint(kernel / scale[:, np.newaxis]).astype(np.int8), scale
+    return np.rint(matrix / scale).astype(np.int8), scale.squeeze(axis)
 
 
 class Matrix:
@@ -70,7 +69,7 @@ class Matrix:
     def __init__(self, kernel: np.ndarray, bias: np.ndarray | None, precision: str):
         self._scale = None
         if precision == "int8":
-            kernel, scale = rounded(kernel)
+            kernel, scale = rounded(kernel, axis=1 if bias is None else 0)
             self._scale = _variable(scale)
         narrow = tf.bfloat16 if precision == "bfloat16" else None
         self._kernel = _variable(kernel, narrow)
@@ -79,9 +78,11 @@ class Matrix:
 
     def product(self, x):
         """x @ kernel + bias: [N, D] -> [N, E], computed in the dtype of x."""
-        if self._scale is not None:
-            x *= tf.cast(self._scale, x.dtype)
-        return dense(x, tf.cast(self._kernel, x.dtype), tf.cast(self._bias, x.dtype))
+        kernel, bias = tf.cast(self._kernel, x.dtype), tf.cast(self._bias, x.dtype)
+        if self._scale is None:
+            return dense(x, kernel, bias)
+        # Times the scale afterwards: [N, E] is less than [D, E] where time counts most, in a request of one sentence.
+        return tf.nn.bias_add(tf.matmul(x, kernel) * tf.cast(self._scale, x.dtype), bias)
 
     def rows(self, ids):
         """int32 [N] -> float32 [N, E]."""

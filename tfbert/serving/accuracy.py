@@ -65,13 +65,12 @@ def check_scores(task, precision: str, scores: dict[str, dict[str, float]], max_
         >>> check_scores(task, "int8", {"model": {"accuracy": 0.91}, "export": {"accuracy": 0.85}}, 0.01)
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: in int8 accuracy is 0.8500, the model's 0.9100: worse by more than max_drop, 0.01; take another precision or raise max_drop (--max-drop)
+        tfbert.errors.InputError: in int8 accuracy is 0.8500, the model's 0.9100: worse by more than max_drop, 0.01 (--max-drop)
     """
     name = task.monitor
     ours, theirs = scores["export"][name], scores["model"][name]
     drop = theirs - ours if metrics.direction(name) == "max" else (ours - theirs) / max(abs(theirs), 1e-12)
     if not drop <= max_drop:  # nor is NaN let through
         raise InputError(
-            f"in {precision} {name} is {ours:.4f}, the model's {theirs:.4f}: worse by more than max_drop, {max_drop:g}; take another "
-            "precision or raise max_drop (--max-drop)"
+            f"in {precision} {name} is {ours:.4f}, the model's {theirs:.4f}: worse by more than max_drop, {max_drop:g} (--max-drop)"
         )
