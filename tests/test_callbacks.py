@@ -319,7 +319,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(callbacks.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(callbacks.watching.time, "monotonic", lambda: self.now)
 
     def callback(self):
         def add(seconds):
@@ -391,4 +391,4 @@ def test_progress_without_known_steps(monkeypatch):
     "seconds, text", [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599.9, "1:00:00"), (3665, "1:01:05")]
 )
 def test_clock(seconds, text):
-    assert callbacks._clock(seconds) == text
+    assert callbacks.watching._clock(seconds) == text

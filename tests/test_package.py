@@ -35,7 +35,7 @@ HEAVY = (
 # Rank by rank: a module imports from lower ranks, or from its own package.
 ORDER = [
     {"errors"},
-    {"_compat", "files"},
+    {"_compat", "files", "names"},
     {"checkpoint_folder", "devices"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"pipeline", "models"},
@@ -43,6 +43,7 @@ ORDER = [
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
+    {"run"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

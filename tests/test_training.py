@@ -11,7 +11,7 @@ import pytest
 
 import tfbert
 from tfbert import files, models, training
-from tfbert._compat import keras
+from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 
 WORDS = {"good": "good great lovely bright fine".split(), "bad": "bad awful dull boring not".split()}
@@ -193,6 +193,14 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
         ),
         ({"task": tfbert.SequenceClassification(max_length=65)}, "max_length is 65, but .* has 64 positions"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"accumulate": 0}, "accumulate is 0; it must be at least 1"),
+        ({"ema": 1.0}, "ema is 1.0; it must be at least 0, .* and below 1"),
+        (
+            {"task": tfbert.SequenceClassification(kind="regression"), "r_drop": 1.0},
+            "r_drop compares two answers as classes",
+        ),
+        ({"task": tfbert.SentenceEmbedding(objective="ranking"), "accumulate": 2}, "this objective compares all"),
+        ({"fgm": -0.5}, "fgm is -0.5; it must be at least 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive"),
         ({"precision": "float23"}, r"precision is 'float23'; .* Did you mean 'float32'\?"),
         ({"monitor": "acuracy"}, "accuracy"),
@@ -202,7 +210,7 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
 )
 def test_each_mistake_is_one_line_and_leaves_nothing(tiny, tmp_path, change, message):
     arguments = {"task": TASK, "checkpoint": tiny, "train": TRAIN, "validation": VALIDATION, **OPTIONS, **change}
-    if "strategy" in change and training.tf.config.list_physical_devices("GPU"):
+    if "strategy" in change and tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match=message) as told:
         training.fine_tune(
@@ -295,3 +303,43 @@ def test_a_new_multi_label_head_begins_at_the_labels_log_odds(tiny):
     ):
         with pytest.raises(InputError, match=message):
             dataclasses.replace(task, head_bias=wrong)
+
+
+def test_parts_of_a_batch_change_nothing_and_moving_averages_are_what_is_kept(tiny, tmp_path):
+    def run(name, **options):
+        task = dataclasses.replace(TASK, dropout=0.0)
+        options = {**OPTIONS, "seed": 4, **options}
+        return training.fine_tune(
+            task, tiny, TRAIN, VALIDATION, directory=tmp_path / name, export=False, report=False, **options
+        )
+
+    whole, parts = run("whole"), run("parts", accumulate=3)
+    for name in ("loss", "val_log_loss", "learning_rate"):
+        np.testing.assert_allclose(
+            [row[name] for row in parts.history], [row[name] for row in whole.history], rtol=2e-4
+        )
+    assert len(whole.history) == 2 and whole.history[0]["loss"] > whole.history[1]["loss"]
+    # The averages lag behind the weights, along the same way.
+    averaged = run("averaged", ema=0.9)
+    first, last = (row["loss"] for row in averaged.history)
+    assert (first, last) == tuple(row["loss"] for row in whole.history)
+    assert averaged.history[0]["val_log_loss"] > whole.history[0]["val_log_loss"]
+    kept = tfbert.evaluate(averaged.task, averaged.model, averaged.tokenizer, VALIDATION)
+    assert kept["accuracy"] == max(row["val_accuracy"] for row in averaged.history)
+
+
+def test_adversarial_and_agreeing_runs_learn(tiny, tmp_path):
+    found = training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        directory=tmp_path / "run",
+        export=False,
+        report=False,
+        fgm=0.02,
+        r_drop=1.0,
+        **OPTIONS,
+    )
+    assert found.metrics["metrics"]["accuracy"] > 0.9
+    assert {"fgm": 0.02, "r_drop": 1.0, "accumulate": 1}.items() <= found.metrics["settings"].items()

@@ -8,27 +8,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from tfbert import (
-    _compat,
-    analysis,
-    devices,
-    evaluation,
-    files,
-    metrics,
-    models,
-    pipeline,
-    plots,
-    serving,
-    tokenization,
-)
-from tfbert._compat import keras, lazy, tf
+from tfbert import analysis, devices, evaluation, files, metrics, models, plots, run, serving, tokenization
 from tfbert.errors import InputError, suggest
 from tfbert.report import html
-from tfbert.sources import Examples, fingerprint, from_iterable, split
+from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task, read_task
-
-# These three subclass Keras classes; the command line reads fine_tune's signature without them.
-callbacks, optimizers, schedules = lazy("tfbert.callbacks"), lazy("tfbert.optimizers"), lazy("tfbert.schedules")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +51,12 @@ def fine_tune(
     warmup_fraction: float = 0.1,
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
+    layer_decay: float = 1.0,
+    freeze: str | None = None,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    fgm: float = 0.0,
+    r_drop: float = 0.0,
     patience: int | None = None,
     monitor: str | None = None,
     precision: str = "auto",
@@ -95,10 +85,18 @@ def fine_tune(
         epochs: passes over the training examples (default 3).
         batch_size: rows in a batch (default 32).
         learning_rate: the highest rate of the schedule (default 5e-5).
-        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular or constant (default warmup-linear).
+        schedule: warmup-linear, warmup-cosine, warmup-constant, slanted-triangular, one-cycle, inverse-square-root or constant
+            (default warmup-linear).
         warmup_fraction: share of all steps over which the rate rises from 0 (default 0.1); slanted-triangular: its cut_frac.
         weight_decay: decay per step, times the rate, of all but biases and LayerNorm (default 0.01).
         clip_norm: largest norm of the gradient of all weights together; 0 switches clipping off (default 1.0).
+        layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
+        freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
+            encoder's biases and the head learn: BitFit). None (default): all learns.
+        accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
+        ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
+        fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.
+        r_drop: how much two passes with different dropout must agree, 1 to 5 (default 0: one pass; Liang et al. 2021). Twice the time.
         patience: stop after so many epochs without a better score; None never stops early.
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
@@ -121,7 +119,7 @@ def fine_tune(
     """
     settings = {name: value for name, value in locals().items() if name in _SETTINGS}
     directory = Path(directory)
-    _check_settings(settings)
+    _check_settings(task, settings)
     report = plots.available() if report is None else report and plots.needed()
     with files.locked(directory):
         _check_output(directory, overwrite)
@@ -131,7 +129,7 @@ def fine_tune(
             tokenization.check_graph(tokenizer)
         task = task.from_data(train)
         _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-        task, model, history, results = _Run(task, checkpoint, tokenizer, train, validation, test, settings)()
+        task, model, history, results = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)()
         tuned = FineTuned(task, model, tokenizer, history, results, directory)
         _write(tuned, export)
         if report:
@@ -161,107 +159,9 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm patience monitor precision strategy seed new_head "
-    "encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze accumulate ema fgm r_drop patience "
+    "monitor precision strategy seed new_head encoder"
 ).split()
-
-
-class _Run:
-    """The training itself, between reading and writing."""
-
-    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
-        self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
-        self.train, self.validation, self.test = train, validation, test
-        self.precision = devices.choose_precision(settings["precision"])
-
-    def __call__(self):
-        """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
-        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
-        keras.utils.set_random_seed(options["seed"])
-        keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
-        try:
-            with tf.device(devices.device(self.settings["strategy"])):
-                model = self.task.build(self.checkpoint, **options)
-                models.check_task(self.task, model, self.tokenizer)
-                history = self._fit(model)
-        finally:
-            keras.mixed_precision.set_global_policy("float32")
-        if self.precision != "float32":
-            # What is evaluated is what is exported: the same weights, computing in float32.
-            twin = self.task.build(self.checkpoint, **options)
-            twin.set_weights(model.get_weights())
-            model = twin
-        inferred = self.held_out(model)
-        task = self.task.tuned(self.validation, inferred)
-        if task != self.task:
-            inferred = evaluation.Inference(task, self.tokenizer, self.validation)(model)
-        scores = {"validation": task.score(self.validation, inferred)}
-        final = self.validation
-        if self.test is not None:
-            final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
-            scores["test"] = task.score(final, inferred)
-        return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
-
-    def _fit(self, model) -> list[dict[str, float]]:
-        s, task = self.settings, self.task
-        # Dropout's seeds are drawn when the step is traced; drawn anew here, they do not depend on how the model was built.
-        keras.utils.set_random_seed(s["seed"])
-        features = task.features(self.tokenizer, self.train)
-        self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
-        self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
-        rate = schedules.by_name(
-            s["schedule"],
-            s["learning_rate"],
-            total_steps=cost.steps * s["epochs"],
-            warmup_fraction=s["warmup_fraction"],
-        )
-        monitor = s["monitor"] or task.monitor
-        self.timer = callbacks.EpochTimer()
-        self.scorer = callbacks.ScoreTask(
-            lambda trained: task.score(self.validation, held_out(trained)),
-            monitor=monitor,
-            mode=metrics.direction(monitor),
-            patience=s["patience"],
-        )
-        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        optimizer = optimizers.AdamW(rate, weight_decay=s["weight_decay"], clip_norm=s["clip_norm"] or None)
-        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
-        model.compile(optimizer, loss=task.loss())
-        history = model.fit(
-            pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
-            epochs=s["epochs"],
-            verbose=0,
-            callbacks=[self.timer, callbacks.StopOnNonFinite(), self.scorer, progress],
-        )
-        rows = []
-        for i, epoch in enumerate(history.epoch):
-            last_rate = float(rate((epoch + 1) * cost.steps - 1))
-            values = {name: float(column[i]) for name, column in history.history.items()}
-            rows.append(
-                {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
-            )
-        return rows
-
-    def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
-        seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        parts = {name: part for name, part in parts.items() if part is not None}
-        return {
-            "metrics": scores.get("test", scores["validation"]),
-            **scores,
-            "by_label": by_label,
-            "best_epoch": self.scorer.best_epoch + 1,
-            "train_seconds": round(seconds, 3),
-            "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),
-            "padding_share": round(self.cost.padding_share, 4),
-            "peak_memory_bytes": devices.peak_memory_bytes(),
-            "parameters": int(model.count_params()),
-            "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
-            "rows": {name: len(part) for name, part in parts.items()},
-            "sources": {name: part.source for name, part in parts.items()},
-            "data_sha256": {name: fingerprint(part) for name, part in parts.items()},
-            "versions": _compat.versions(),
-        }
 
 
 def load(directory) -> FineTuned:
@@ -292,14 +192,26 @@ def load(directory) -> FineTuned:
     )
 
 
-def _check_settings(settings: dict[str, Any]) -> None:
-    for name in ("epochs", "batch_size"):
+def _check_settings(task: Task, settings: dict[str, Any]) -> None:
+    for name in ("epochs", "batch_size", "accumulate"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if not settings["learning_rate"] > 0:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
         )
+    if not settings["layer_decay"] > 0:
+        raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
+    if not 0 <= settings["ema"] < 1:
+        raise InputError(
+            f"ema is {settings['ema']}; it must be at least 0, which is none, and below 1; 0.99 suits most runs"
+        )
+    if settings["accumulate"] > 1 and not task.in_parts:
+        raise InputError(
+            "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
+        )
+    if settings["r_drop"] and task.divergence() is None:
+        raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
     choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]

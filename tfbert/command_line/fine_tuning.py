@@ -73,7 +73,9 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
         **arguments.settings,
     )
     exports, report = versions(tuned.directory), tuned.directory / "report.html"
-    measured = ("best_epoch", "train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes")
+    measured = (
+        "best_epoch train_seconds tokens_per_second padding_share peak_memory_bytes parameters trainable_parameters"
+    ).split()
     emit(
         {
             "output": tuned.directory,

@@ -70,7 +70,7 @@ def for_answers(model, precision: str = "float32") -> Served:
 
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
-        precision: "float32"; "bfloat16": the encoder computes in bfloat16, norms and softmax in float32; or "int8": the weights are kept
+        precision: "float32"; "bfloat16": the encoder computes in bfloat16, its norms in float32; or "int8": the weights are kept
             as int8, with a scale for each output and each word, and the encoder computes in float32.
 
     Returns:
@@ -79,8 +79,7 @@ def for_answers(model, precision: str = "float32") -> Served:
     Raises:
         InputError: no such precision, or a lower one for a model without the lean encoder.
     """
-    model, served = transformer_of(model), Served(precision)
-    encoder = vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
+    encoder, served = _encoder_of(model), Served(precision)
     if encoder is None:
         if served.lower:
             raise InputError(
@@ -103,6 +102,21 @@ def for_answers(model, precision: str = "float32") -> Served:
         if parts.project is not None:
             served.put([parts.project], parts.project.kernel, parts.project.bias)
     return served
+
+
+def dropout_steps(model) -> list:
+    """The counts that dropout's masks in a lean encoder are a function of: variables that are not among a model's own.
+
+    Args:
+        model: what `as_keras` returned, the TF Transformers model itself, or any other Keras model, which has none.
+    """
+    encoder = _encoder_of(model)
+    return [] if encoder is None else [encoder.step]
+
+
+def _encoder_of(model) -> LeanEncoder | None:
+    model = transformer_of(model)
+    return vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
 
 
 class LeanEncoder:
@@ -154,18 +168,20 @@ class LeanEncoder:
         """int32 [B, T] each (types may be None) -> hidden states [B, T, D], [B, 1, D] with `first_token`, and [B, D] or None."""
         parts = self.parts(self.main)
         places = Places(mask, dense=mask.shape.is_fully_defined() or _in_xla())
-        x = _embed(parts, ids, types, places, noise)
+        frozen = _frozen(parts) if noise else 0  # parts from the bottom that compute as in serving
+        x = _embed(parts, ids, types, places, None if frozen else noise)
         bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
         bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
-        for layer in parts.layers[: -1 if self.first_token else None]:
-            x = _finish(layer, x, _attend(layer, x, places, bias, noise), noise)
-        if self.first_token:
-            layer = parts.layers[-1]
-            first = places.first(x)
-            first = _finish(layer, first, _attend_first(layer, first, x, places, bias, noise), noise)
-            hidden = first[:, tf.newaxis]
-        else:
-            hidden = places.zero_padded(x)
+        for i, layer in enumerate(parts.layers):
+            x = tf.stop_gradient(x) if i < frozen else x
+            drawn = None if i + 1 < frozen else noise
+            if self.first_token and i == len(parts.layers) - 1:
+                first = places.first(x)
+                x = _finish(layer, first, _attend_first(layer, first, x, places, bias, drawn), drawn)
+            else:
+                x = _finish(layer, x, _attend(layer, x, places, bias, drawn), drawn)
+        x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
+        hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
         if Served.now():  # the head's precision is its own
             hidden = tf.cast(hidden, tf.float32)
         return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
@@ -175,6 +191,15 @@ class LeanEncoder:
         number = replica.replica_id_in_sync_group if replica else 0
         seed = tf.cast(number, tf.int64) * (1 << 31) + self.seed
         return Noise(seed, self.step.assign_add(1))
+
+
+def _frozen(parts: Parts) -> int:
+    """How many parts, the embeddings first, lie below the lowest one that learns."""
+    rungs = [(parts.embeddings, parts.project), *(vars(layer).values() for layer in parts.layers)]
+    for i, rung in enumerate(rungs):
+        if any(getattr(part, "trainable_weights", None) for part in rung):
+            return i
+    return len(rungs)
 
 
 def _in_xla() -> bool:

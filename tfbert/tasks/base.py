@@ -108,6 +108,15 @@ class Task(abc.ABC):
     def loss(self):
         """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`."""
 
+    def divergence(self):
+        """Returns the function (targets, output, output) -> float32 [B] for R-Drop; None where the task has none (default)."""
+        return
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a batch's loss is the mean of its examples' own, so that it can be computed in parts (default)."""
+        return True
+
     # 3. outputs -> answers; the same functions in evaluation and in the exported graph
 
     @abc.abstractmethod

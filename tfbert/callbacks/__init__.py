@@ -1,0 +1,22 @@
+"""Plain Keras callbacks, for any compiled Keras model, TFBertForSequenceClassification too. In one `fit` their order matters, for each
+sees the logs of those before it: the rate, EpochTimer, StopOnNonFinite, UseMovingAverages, ScoreTask, what saves, then Progress."""
+
+from __future__ import annotations
+
+from tfbert.callbacks.averaging import UseMovingAverages
+from tfbert.callbacks.finding import FindLearningRate
+from tfbert.callbacks.rates import SlantedTriangularLearningRate, Warmup
+from tfbert.callbacks.unfreezing import GradualUnfreezing
+from tfbert.callbacks.watching import EpochTimer, Progress, ScoreTask, StopOnNonFinite
+
+__all__ = [
+    "EpochTimer",
+    "FindLearningRate",
+    "GradualUnfreezing",
+    "Progress",
+    "ScoreTask",
+    "SlantedTriangularLearningRate",
+    "StopOnNonFinite",
+    "UseMovingAverages",
+    "Warmup",
+]

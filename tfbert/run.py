@@ -1,0 +1,151 @@
+"""One training: from a built model and checked examples to the trained model, its history and its scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfbert import _compat, devices, evaluation, metrics, models, pipeline
+from tfbert._compat import keras, lazy, tf
+from tfbert.errors import InputError
+from tfbert.sources import fingerprint
+
+# These three subclass Keras classes; the command line reads fine_tune's signature without them.
+callbacks, optimizers, schedules = lazy("tfbert.callbacks"), lazy("tfbert.optimizers"), lazy("tfbert.schedules")
+
+
+class Run:
+    """The training itself, between reading and writing."""
+
+    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
+        self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
+        self.train, self.validation, self.test = train, validation, test
+        self.precision = devices.choose_precision(settings["precision"])
+
+    def __call__(self):
+        """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
+        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
+        keras.utils.set_random_seed(options["seed"])
+        keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
+        try:
+            with tf.device(devices.device(self.settings["strategy"])):
+                model = self.task.build(self.checkpoint, **options)
+                models.check_task(self.task, model, self.tokenizer)
+                self._freeze(model)
+                history = self._fit(model)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        if self.precision != "float32":
+            # What is evaluated is what is exported: the same weights, computing in float32.
+            twin = self.task.build(self.checkpoint, **options)
+            twin.set_weights(model.get_weights())
+            model = twin
+        inferred = self.held_out(model)
+        task = self.task.tuned(self.validation, inferred)
+        if task != self.task:
+            inferred = evaluation.Inference(task, self.tokenizer, self.validation)(model)
+        scores = {"validation": task.score(self.validation, inferred)}
+        final = self.validation
+        if self.test is not None:
+            final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
+            scores["test"] = task.score(final, inferred)
+        return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
+
+    def _freeze(self, model) -> None:
+        if self.settings["freeze"] is not None:
+            models.freeze(model, self.settings["freeze"])
+        self.counts = models.count_parameters(model)
+        if not self.counts["all"]["trainable"]:
+            raise InputError(
+                f"freeze is {self.settings['freeze']!r}, which leaves nothing to learn; leave the head out"
+            )
+
+    def _fit(self, model) -> list[dict[str, float]]:
+        s, task = self.settings, self.task
+        # Dropout's seeds are drawn when the step is traced; drawn anew here, they do not depend on how the model was built.
+        keras.utils.set_random_seed(s["seed"])
+        features = task.features(self.tokenizer, self.train)
+        self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
+        rate = schedules.by_name(
+            s["schedule"],
+            s["learning_rate"],
+            total_steps=cost.steps * s["epochs"],
+            warmup_fraction=s["warmup_fraction"],
+        )
+        monitor = s["monitor"] or task.monitor
+        self.timer = callbacks.EpochTimer()
+        self.scorer = callbacks.ScoreTask(
+            lambda trained: task.score(self.validation, held_out(trained)),
+            monitor=monitor,
+            mode=metrics.direction(monitor),
+            patience=s["patience"],
+        )
+        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
+        averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
+        optimizer = optimizers.AdamW(
+            rate,
+            weight_decay=s["weight_decay"],
+            clip_norm=s["clip_norm"] or None,
+            layer_decay=s["layer_decay"],
+            **averages,
+        )
+        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
+        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
+            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
+        model.compile(optimizer, loss=task.loss())
+        history = model.fit(
+            pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
+            epochs=s["epochs"],
+            verbose=0,
+            callbacks=[
+                self.timer,
+                callbacks.StopOnNonFinite(),
+                *([callbacks.UseMovingAverages()] if averages else []),
+                self.scorer,
+                progress,
+            ],
+        )
+        self.groups = self._groups(model, optimizer)
+        models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
+        rows = []
+        for i, epoch in enumerate(history.epoch):
+            last_rate = float(rate((epoch + 1) * cost.steps - 1))
+            values = {name: float(column[i]) for name, column in history.history.items()}
+            rows.append(
+                {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
+            )
+        return rows
+
+    def _groups(self, model, optimizer) -> dict[str, dict[str, float]]:
+        """Of each group of layers its parameters, and the share of the learning rate that it learned with."""
+        variables = models.layer_groups(model)
+        return {
+            name: {**count, "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0}
+            for name, count in self.counts.items()
+            if name != "all"
+        }
+
+    def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
+        seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {name: part for name, part in parts.items() if part is not None}
+        return {
+            "metrics": scores.get("test", scores["validation"]),
+            **scores,
+            "by_label": by_label,
+            "best_epoch": self.scorer.best_epoch + 1,
+            "train_seconds": round(seconds, 3),
+            "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),
+            "padding_share": round(self.cost.padding_share, 4),
+            "peak_memory_bytes": devices.peak_memory_bytes(),
+            "parameters": int(model.count_params()),
+            "trainable_parameters": self.counts["all"]["trainable"],
+            "layer_groups": self.groups,
+            "steps": self.cost.steps,
+            "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
+            "rows": {name: len(part) for name, part in parts.items()},
+            "sources": {name: part.source for name, part in parts.items()},
+            "data_sha256": {name: fingerprint(part) for name, part in parts.items()},
+            "versions": _compat.versions(),
+        }
