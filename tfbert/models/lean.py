@@ -264,7 +264,7 @@ def _scaled(projections, factors):
 
 
 def _joins(layer: Layer, first_token: bool):
-    """What `_joined` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
+    """What `_product` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
     share = _size(layer) ** -0.5
     if first_token:
         return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
