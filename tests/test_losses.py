@@ -147,3 +147,41 @@ def test_the_loss_of_tokens_is_the_mean_over_those_with_a_label():
     # With the numbers of labels as weights, Keras' mean over rows is the mean over all tokens.
     weights = losses.normalize_weights(there.sum(1).astype(np.float32)).numpy()
     assert (loss * weights).mean() == pytest.approx(each[there].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_focal_losses_are_the_formula(gamma, smoothing):
+    of_class = log_softmax(LOGITS)
+    right = np.take_along_axis(of_class, CLASSES[:, None], 1)[:, 0]
+    targets = np.eye(5)[CLASSES] * (1 - smoothing) + smoothing / 5
+    expected = (1 - np.exp(right)) ** gamma * -(targets * of_class).sum(-1)
+    found = losses.sparse_categorical_focal(CLASSES, LOGITS, gamma=gamma, label_smoothing=smoothing)
+    np.testing.assert_allclose(found, expected, rtol=5e-5, atol=1e-6)
+
+    chance = 1 / (1 + np.exp(-LOGITS))
+    targets = SEVERAL * (1 - smoothing) + smoothing / 2
+    entropy = -(targets * np.log(chance) + (1 - targets) * np.log(1 - chance))
+    expected = ((1 - np.where(SEVERAL, chance, 1 - chance)) ** gamma * entropy).mean(-1)
+    found = losses.binary_focal(SEVERAL, LOGITS, gamma=gamma, label_smoothing=smoothing)
+    np.testing.assert_allclose(found, expected, rtol=5e-5, atol=1e-6)
+
+
+def test_focal_loss_of_a_sure_model_has_a_finite_gradient():
+    logits = tf.Variable([[60.0, 0.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.sparse_categorical_focal(np.array([0]), logits, gamma=0.5)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_divergences_are_the_formula():
+    other = RANDOM.normal(0, 2, LOGITS.shape)
+    one, two = log_softmax(LOGITS), log_softmax(other)
+    expected = ((np.exp(one) * (one - two)).sum(-1) + (np.exp(two) * (two - one)).sum(-1)) / 2
+    np.testing.assert_allclose(losses.softmax_divergence(CLASSES, LOGITS, other), expected, rtol=1e-5)
+    tokens = np.array([[0, 1, losses.IGNORED, 2, losses.IGNORED, 4, 3]])
+    found = losses.softmax_divergence(tokens, LOGITS[np.newaxis], other[np.newaxis])
+    np.testing.assert_allclose(found, [expected[[0, 1, 3, 5, 6]].mean()], rtol=1e-5)
+    p, q = (1 / (1 + np.exp(-x)) for x in (LOGITS, other))
+    both = sum(a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b)) for a, b in ((p, q), (q, p))) / 2
+    np.testing.assert_allclose(losses.sigmoid_divergence(SEVERAL, LOGITS, other), both.mean(-1), rtol=1e-4)

@@ -254,3 +254,114 @@ def test_learn_rows_refuses_what_it_was_not_told_of():
         optimizer.apply_gradients([(tf.ones([40, 3]), table)])
     with pytest.raises(InputError, match="before the model is compiled"):
         optimizer.learn_rows(table, [1])
+
+
+# Rates by group, and variables that join late
+
+NAMES = [
+    "m/bert/embeddings/word_embeddings/weight",
+    "m/bert/encoder/layer_._0/output/dense/kernel",
+    "m/bert/encoder/layer_._1/output/dense/kernel",
+    "m/bert/encoder/layer_._1/output/dense/bias",
+    "m/bert/pooler/dense/kernel",
+    "m/classifier/kernel",
+]
+DISTANCES = [4, 3, 2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_layer_decay_and_scale_equal_numpy_with_rates_of_their_own(scheduled):
+    random = np.random.default_rng(8)
+    start = [random.normal(size=[3, 4] if name.endswith("t") or "kernel" in name else [4]) for name in NAMES]
+    gradients = [[random.normal(size=w.shape) for w in start] for _ in range(4)]
+    variables = [tf.Variable(w, name=name, dtype=tf.float32) for name, w in zip(NAMES, start)]
+    optimizer = AdamW(
+        WarmupLinear(0.02, 4) if scheduled else 0.02, weight_decay=0.3, clip_norm=None, layer_decay=1 / 2.6
+    )
+    optimizer.scale(variables[-1:], 5.0)
+    for step in gradients:
+        optimizer.apply_gradients([(tf.constant(g, tf.float32), v) for g, v in zip(step, variables)])
+    for i, variable in enumerate(variables):
+        factor = 2.6 ** -DISTANCES[i] * (5.0 if i == 5 else 1.0)
+        assert optimizer.factor(variable) == pytest.approx(factor)
+        rates = [0.02 * factor * ((4 - t) / 4 if scheduled else 1) for t in range(4)]
+        (expected,) = numpy_adamw(
+            [start[i]], [[step[i]] for step in gradients], rates=rates, decay=0.3, is_decayed=[i != 3], clip=None
+        )
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=2e-6, atol=2e-6, err_msg=NAMES[i])
+
+
+def test_layer_decay_reads_the_groups_of_a_real_model(bert):
+    optimizer = AdamW(0.1, layer_decay=0.5)
+    optimizer.build(bert.trainable_variables)
+    kinds = {"embeddings": 4, "layer_._0": 3, "layer_._1": 2, "pooler": 1, "classifier": 0}
+    for variable in bert.trainable_variables:
+        distance = next(kinds[part] for part in variable.name.split("/")[1:] if part in kinds)
+        assert optimizer.factor(variable) == 0.5**distance, variable.name
+
+
+def late(optimizer, counts: bool, steps: int = 20) -> np.ndarray:
+    """A variable that joins after 50 updates of another one; its values after each of its own."""
+    first, second = tf.Variable([1.0], name="first"), tf.Variable([1.0, 3.0], name="second")
+    optimizer.build([first, second])
+    for _ in range(50):
+        optimizer.apply_gradients([(tf.constant([0.5]), first)])
+    if counts:
+        optimizer.begin([second])
+    return updates(optimizer, second, steps, (tf.constant([0.5]), first))
+
+
+def updates(optimizer, variable, steps, *others) -> np.ndarray:
+    values = [variable.numpy()]
+    for _ in range(steps):
+        optimizer.apply_gradients([(tf.constant([0.25, -2.0]), variable), *others])
+        values.append(variable.numpy())
+    return np.stack(values)
+
+
+def test_a_variable_that_begins_late_is_updated_as_by_a_new_optimizer_bit_for_bit():
+    new = AdamW(0.01, weight_decay=0.1, clip_norm=None)
+    alone = updates(new, tf.Variable([1.0, 3.0], name="second"), 20)
+    np.testing.assert_array_equal(late(AdamW(0.01, weight_decay=0.1, clip_norm=None), True), alone)
+    # Without it, Keras' Adam among others, the steps are (1 - 0.9^k) / sqrt(1 - 0.999^k) times the rate, or nearly.
+    steps = np.abs(np.diff(late(keras.optimizers.Adam(0.01), False), axis=0)) / 0.01
+    k = np.arange(1, 21)
+    before = (1 - 0.999 ** (50 + k)) ** 0.5 / (1 - 0.9 ** (50 + k))
+    np.testing.assert_allclose(steps[:, 0], before * (1 - 0.9**k) / (1 - 0.999**k) ** 0.5, rtol=1e-3)
+
+
+def test_the_counts_of_late_variables_are_among_the_optimizer_s_own():
+    optimizer = AdamW(0.01)
+    late(optimizer, True)
+    (starts,) = [variable for variable in optimizer.variables if variable.name.startswith("starts")]
+    assert starts.numpy().tolist() == [0, 50]
+
+
+def test_amsgrad_is_keras_own():
+    results = []
+    for optimizer in (
+        AdamW(0.05, amsgrad=True, weight_decay=0.1),
+        keras.optimizers.AdamW(0.05, 0.1, epsilon=1e-8, amsgrad=True),
+    ):
+        kernel = tf.Variable([[1.0, -2.0]], name="kernel")
+        for size in (0.5, 0.01, 0.3, 0.0):
+            optimizer.apply_gradients([(tf.constant([[size, -0.2]]), kernel)])
+        results.append(kernel.numpy())
+    np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_mistakes_about_rates_are_told():
+    with pytest.raises(InputError, match="layer_decay is 0; give a number above 0"):
+        AdamW(layer_decay=0)
+    kernel = tf.Variable([1.0], name="dense/kernel")
+    with pytest.raises(
+        InputError,
+        match="layer_decay needs layers that learn.*tell of none: dense/kernel:0, ...; leave it out, or use scale",
+    ):
+        AdamW(layer_decay=0.9).apply_gradients([(tf.ones([1]), kernel)])
+    optimizer = AdamW()
+    with pytest.raises(InputError, match="factor is -1; give a number of at least 0"):
+        optimizer.scale([kernel], -1)
+    optimizer.apply_gradients([(tf.ones([1]), kernel)])
+    with pytest.raises(InputError, match="scale comes before the first update"):
+        optimizer.scale([kernel], 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import tfbert
 from tfbert import files, models, training
 from tfbert._compat import keras, tf
-from tfbert.errors import InputError
+from tfbert.errors import Diverged, InputError, Interrupted
 
 WORDS = {"good": "good great lovely bright fine".split(), "bad": "bad awful dull boring not".split()}
 
@@ -87,7 +88,6 @@ def plain_keras(tiny, wrap: bool):
     model = models.load(tiny, task.head, id2label=dict(enumerate(task.labels)))
     model = models.as_keras(model) if wrap else model
     dataset = tfbert.make_dataset(task, tokenizer, TRAIN, batch_size=8, training=True)
-    keras.utils.set_random_seed(0)
     model.compile(tfbert.AdamW(tfbert.WarmupLinear(5e-3, 2 * len(dataset), warmup_fraction=0.1)), loss=task.loss())
     model.fit(dataset, epochs=2, verbose=0)
     return models.transformer_of(model)
@@ -193,6 +193,16 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
         ),
         ({"task": tfbert.SequenceClassification(max_length=65)}, "max_length is 65, but .* has 64 positions"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"accumulate": 0}, "accumulate is 0; it must be at least 1"),
+        ({"seeds": 0}, "seeds is 0; it must be at least 1"),
+        ({"reinitialize": 3}, "reinitialize is 3; the model has 1 to 2 layers"),
+        ({"ema": 1.0}, "ema is 1.0; it must be at least 0, .* and below 1"),
+        (
+            {"task": tfbert.SequenceClassification(kind="regression"), "r_drop": 1.0},
+            "r_drop compares two answers as classes",
+        ),
+        ({"task": tfbert.SentenceEmbedding(objective="ranking"), "accumulate": 2}, "this objective compares all"),
+        ({"fgm": -0.5}, "fgm is -0.5; it must be at least 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive"),
         ({"precision": "float23"}, r"precision is 'float23'; .* Did you mean 'float32'\?"),
         ({"monitor": "acuracy"}, "accuracy"),
@@ -295,3 +305,121 @@ def test_a_new_multi_label_head_begins_at_the_labels_log_odds(tiny):
     ):
         with pytest.raises(InputError, match=message):
             dataclasses.replace(task, head_bias=wrong)
+
+
+def test_parts_of_a_batch_change_nothing_and_moving_averages_are_what_is_kept(tiny, tmp_path):
+    def run(name, **options):
+        task = dataclasses.replace(TASK, dropout=0.0)
+        options = {**OPTIONS, "seed": 4, **options}
+        return training.fine_tune(
+            task, tiny, TRAIN, VALIDATION, directory=tmp_path / name, export=False, report=False, **options
+        )
+
+    whole, parts = run("whole"), run("parts", accumulate=3)
+    for name in ("loss", "val_log_loss", "learning_rate"):
+        np.testing.assert_allclose(
+            [row[name] for row in parts.history], [row[name] for row in whole.history], rtol=2e-4
+        )
+    assert len(whole.history) == 2 and whole.history[0]["loss"] > whole.history[1]["loss"]
+    # The averages lag behind the weights, along the same way.
+    averaged = run("averaged", ema=0.9)
+    first, last = (row["loss"] for row in averaged.history)
+    assert (first, last) == tuple(row["loss"] for row in whole.history)
+    assert averaged.history[0]["val_log_loss"] > whole.history[0]["val_log_loss"]
+    kept = tfbert.evaluate(averaged.task, averaged.model, averaged.tokenizer, VALIDATION)
+    assert kept["accuracy"] == max(row["val_accuracy"] for row in averaged.history)
+
+
+def test_adversarial_and_agreeing_runs_learn(tiny, tmp_path):
+    found = training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        directory=tmp_path / "run",
+        export=False,
+        report=False,
+        fgm=0.02,
+        r_drop=1.0,
+        **OPTIONS,
+    )
+    assert found.metrics["metrics"]["accuracy"] > 0.9
+    assert {"fgm": 0.02, "r_drop": 1.0, "accumulate": 1}.items() <= found.metrics["settings"].items()
+
+
+def test_of_several_seeds_the_best_is_kept_and_all_are_told(tiny, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "learning_rate": 1e-3, "export": False, "report": False}
+    alone = {
+        seed: training.fine_tune(
+            TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=tmp_path / f"{seed}", seed=seed, **options
+        )
+        for seed in (3, 5)
+    }
+    call = training.run.Run.__call__
+
+    def diverges_with_4(self, *arguments):
+        if self.settings["seed"] == 4:
+            raise Diverged("the loss is nan at epoch 1, step 2")
+        return call(self, *arguments)
+
+    monkeypatch.setattr(training.run.Run, "__call__", diverges_with_4)
+    both = training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        test=TEST,
+        directory=tmp_path / "all",
+        seed=3,
+        seeds=3,
+        monitor="log_loss",
+        **options,
+    )
+    told = both.metrics["seeds"]
+    losses = {seed: run.metrics["validation"]["log_loss"] for seed, run in alone.items()}
+    best = min(losses, key=losses.get)
+    assert losses[3] != losses[5] and told["kept"] == best
+    assert told["failed"] == {4: "the loss is nan at epoch 1, step 2"}
+    found = {seed: run.metrics["test"]["log_loss"] for seed, run in alone.items()}
+    assert told["scores"]["log_loss"] == {
+        "by_seed": {"3": found[3], "5": found[5]},
+        "median": np.median(list(found.values())),
+        "min": min(found.values()),
+        "max": max(found.values()),
+    }
+    for kept, mine in zip(both.model.get_weights(), alone[best].model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, mine)
+    assert json.loads((tmp_path / "all" / "metrics.json").read_text())["seeds"]["kept"] == best
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "export": False, "report": False, "directory": tmp_path / "run", "seeds": 2}
+    call, ran = training.run.Run.__call__, []
+
+    def run(outcome):
+        def instead(self, *arguments):
+            ran.append(self.settings["seed"])
+            return outcome.get(self.settings["seed"], call)(self, *arguments)
+
+        monkeypatch.setattr(training.run.Run, "__call__", instead)
+        return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, **options)
+
+    def diverge(*_):
+        raise Diverged("the loss is inf")
+
+    def interrupt(*_):
+        raise Interrupted(signal.SIGTERM, "saved")
+
+    with pytest.raises(Diverged, match="all 2 runs diverged; of the first: the loss is inf"):
+        run({0: diverge, 1: diverge})
+    options["overwrite"] = True
+    with pytest.raises(Interrupted):
+        run({1: interrupt})
+    options["overwrite"] = False
+    with pytest.raises(InputError, match="has runs that were interrupted; pass resume"):
+        run({})
+    ran.clear()
+    options["resume"] = True
+    assert run({}).metrics["seeds"]["failed"] == {} and ran == [1]
+    assert not list(tmp_path.glob(".*"))

@@ -50,6 +50,105 @@ def sparse_categorical_crossentropy(labels, logits, *, label_smoothing: float = 
     return loss
 
 
+def sparse_categorical_focal(labels, logits, *, gamma: float = 2.0, label_smoothing: float = 0.0):
+    """Cross-entropy of one right class, less of it the surer the model is of that class: (1 - p) ** gamma * -log p (Lin et al. 2017).
+
+    Args:
+        labels: as for `sparse_categorical_crossentropy`.
+        logits: scores before the softmax, any float [B, L].
+        gamma: how fast the easy examples' share falls, >= 0; 0 is the cross-entropy itself (default 2.0, the paper's).
+        label_smoothing: of the cross-entropy (default 0); p stays the probability of the right class.
+
+    Returns:
+        The loss of each example, float32 [B].
+
+    Raises:
+        InputError: gamma is negative, or label_smoothing is outside [0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> sparse_categorical_focal(np.array([1, 0]), np.array([[0.0, 2.0], [0.0, 2.0]])).numpy().tolist()
+        [0.0018, 1.6501]
+    """
+    _check_gamma(gamma)
+    loss = sparse_categorical_crossentropy(labels, logits, label_smoothing=label_smoothing)
+    right = -sparse_categorical_crossentropy(labels, logits) if label_smoothing else -loss  # log p
+    return tf.pow(tf.maximum(-tf.math.expm1(right), 1e-12), gamma) * loss
+
+
+def binary_focal(labels, logits, *, gamma: float = 2.0, label_smoothing: float = 0.0):
+    """Mean over the labels of the focal loss of each yes/no question (Lin et al. 2017, without its alpha: see `class_weights`, `weight`).
+
+    Args:
+        labels: whether each label applies, 0/1 or bool [B, L].
+        logits: scores before the sigmoid, any float [B, L].
+        gamma: how fast the easy questions' share falls, >= 0; 0 is the cross-entropy itself (default 2.0, the paper's).
+        label_smoothing: of the cross-entropy (default 0); p stays the probability of the right answer.
+
+    Returns:
+        The loss of each example, float32 [B].
+
+    Raises:
+        InputError: gamma is negative, or label_smoothing is outside [0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> binary_focal(np.array([[1, 0]]), np.array([[0.0, 2.0]])).numpy().tolist()
+        [0.9117]
+    """
+    _check_gamma(gamma)
+    _check_smoothing(label_smoothing)
+    labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+    smoothed = labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=smoothed, logits=logits)
+    right = tf.math.log_sigmoid(tf.where(labels > 0.5, logits, -logits))  # log p
+    return tf.reduce_mean(tf.pow(tf.maximum(-tf.math.expm1(right), 1e-12), gamma) * loss, axis=-1)
+
+
+def softmax_divergence(targets, first, second):
+    """How far two answers to the same rows are apart: half the Kullback-Leibler divergences both ways (Liang et al. 2021, equation 2).
+
+    Args:
+        targets: integer [B], of which nothing is read; or [B, T], where tokens with IGNORED count for nothing.
+        first: scores before the softmax, any float [B, L] or [B, T, L].
+        second: the same, of another pass.
+
+    Returns:
+        float32 [B]; of tokens the mean over a row's.
+
+    Example:
+        >>> import numpy as np
+        >>> softmax_divergence(np.array([0, 1]), np.array([[0.0, 2.0], [1.0, 1.0]]), np.array([[2.0, 0.0], [5.0, 5.0]])).numpy().tolist()
+        [1.5232, 0.0]
+    """
+    first, second = (tf.nn.log_softmax(tf.cast(logits, tf.float32)) for logits in (first, second))
+    apart = tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), -1) / 2
+    if apart.shape.rank == 1:
+        return apart
+    there = tf.cast(tf.cast(targets, tf.int32) != IGNORED, tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(apart * there, -1), tf.reduce_sum(there, -1))
+
+
+def sigmoid_divergence(targets, first, second):
+    """`softmax_divergence` of yes/no questions: the mean over the labels.
+
+    Args:
+        targets: [B, L], of which nothing is read.
+        first: scores before the sigmoid, any float [B, L].
+        second: the same, of another pass.
+
+    Returns:
+        float32 [B].
+
+    Example:
+        >>> import numpy as np
+        >>> sigmoid_divergence(np.zeros([1, 2]), np.array([[2.0, 1.0]]), np.array([[-2.0, 1.0]])).numpy().tolist()
+        [0.7616]
+    """
+    first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
+    return tf.reduce_mean((tf.sigmoid(first) - tf.sigmoid(second)) * (first - second), -1) / 2
+
+
 def binary_crossentropy(labels, logits, *, label_smoothing: float = 0.0):
     """Mean over the labels of the cross-entropy of each yes/no question (multi-label classification).
 
@@ -135,6 +234,11 @@ def normalize_weights(weights):
 def _check_smoothing(label_smoothing: float) -> None:
     if not 0.0 <= label_smoothing < 1.0:
         raise InputError(f"label_smoothing is {label_smoothing!r}; give at least 0 and less than 1, say 0.1")
+
+
+def _check_gamma(gamma: float) -> None:
+    if not gamma >= 0.0:
+        raise InputError(f"gamma is {gamma!r}; give at least 0, which is the cross-entropy; 2 suits most data")
 
 
 def cosine_similarity(similarities, embeddings):

@@ -10,11 +10,7 @@ import numpy as np
 
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
-
-# A variable's kind is read from the end of its name, or from its layer's, as Keras and TF Transformers give them:
-# ".../dense/bias:0", ".../final_logits_bias:0", ".../gamma:0", T5's ".../layer_norm/weight:0". MirroredStrategy's
-# copies end in "/replica_1:0". T5's ".../relative_attention_bias/embeddings:0" is a matrix, and is decayed.
-UNDECAYED = r"(((^|[/_])bias|(^|/)(gamma|beta))(/replica_\d+)?(:\d+)?$)|((?i:layer_?norm)[^/]*/)"
+from tfbert.names import UNDECAYED, distances_from_top, group_of
 
 
 @keras.saving.register_keras_serializable(package="tfbert")
@@ -37,11 +33,16 @@ class AdamW(keras.optimizers.AdamW):
         beta_2: decay of the mean of squared gradients (default 0.999).
         epsilon: added to the root of the latter (default 1e-8).
         clip_norm: longest allowed gradient, over all variables together, > 0; None does not clip (default 1.0).
+        layer_decay: what the rate is multiplied by for each group on the way down from the head: head, pooler, layers,
+            embeddings (see `models.layer_groups`), > 0; 0.8 in ELECTRA (Clark et al. 2020), 1 / 2.6 in ULMFiT (Howard
+            and Ruder 2018). The decay of weights goes by the same rate. Groups are read from the names of the variables,
+            as TF Transformers gives them. None is 1 (default).
         options: anything else that keras.optimizers.AdamW takes. `jit_compile` is False here, so that every machine
             runs the same ops.
 
     Raises:
-        InputError: weight_decay or clip_norm outside its range.
+        InputError: weight_decay, clip_norm or layer_decay outside its range; with layer_decay, at the first update, variables
+            of which none is of a layer.
 
     Example:
         >>> import tensorflow as tf
@@ -62,6 +63,7 @@ class AdamW(keras.optimizers.AdamW):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         clip_norm: float | None = 1.0,
+        layer_decay: float | None = None,
         name: str = "AdamW",
         **options,
     ):
@@ -69,7 +71,10 @@ class AdamW(keras.optimizers.AdamW):
             raise InputError(f"weight_decay is {weight_decay!r}; give a number of at least 0 (0 for no decay)")
         if clip_norm is not None and not clip_norm > 0:
             raise InputError(f"clip_norm is {clip_norm!r}; give a number above 0, or None not to clip")
-        self._rows, self._updated = {}, {}
+        if layer_decay is not None and not layer_decay > 0:
+            raise InputError(f"layer_decay is {layer_decay!r}; give a number above 0, say 0.9, or None for one rate")
+        self.layer_decay = layer_decay
+        self._rows, self._updated, self._factors, self._starts, self._distances = {}, {}, {}, None, None
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -110,6 +115,57 @@ class AdamW(keras.optimizers.AdamW):
         if len(rows) <= 0.6 * size:
             self._rows[self._var_key(variable)] = rows
 
+    def scale(self, variables, factor: float) -> None:
+        """Multiplies the rate of some variables by a factor, on top of `layer_decay`: a head that is new may learn faster.
+
+        Their update is that of an AdamW with the rate `factor` times as high, decay included.
+
+        Args:
+            variables: of a model that has not been trained with this optimizer yet, such as `models.layer_groups(model)["head"]`.
+            factor: a number of at least 0.
+
+        Example:
+            >>> import tensorflow as tf
+            >>> one, other = tf.Variable([1.0], name="one"), tf.Variable([1.0], name="other")
+            >>> optimizer = AdamW(0.1, weight_decay=0.0)
+            >>> optimizer.scale([other], 3.0)
+            >>> int(optimizer.apply_gradients([(tf.ones([1]), one), (tf.ones([1]), other)]))
+            1
+            >>> [round(float(value), 4) for value in (one[0], other[0])]
+            [0.9, 0.7]
+        """
+        if getattr(self, "_built", False):
+            raise InputError("scale comes before the first update")
+        if not factor >= 0:
+            raise InputError(f"factor is {factor!r}; give a number of at least 0")
+        self._factors.update({self._var_key(variable): factor for variable in variables})
+
+    def begin(self, variables) -> None:
+        """Says that variables begin to learn now: Adam's correction for its short memory counts their updates from here.
+
+        Counted from the optimizer's first update, a variable that joins late, with empty averages, takes steps of other
+        lengths than the rate says: where its gradients are alike, 4.2 times as long at the 12th update after 500, 6.6 times
+        after many thousands. After this call its updates are those of a new AdamW, bit for bit.
+
+        Args:
+            variables: of which this optimizer has averages (see `build`).
+
+        Example:
+            >>> import tensorflow as tf
+            >>> early, late = tf.Variable([1.0], name="early"), tf.Variable([1.0], name="late")
+            >>> optimizer = AdamW(0.1, weight_decay=0.0)
+            >>> optimizer.build([early, late])
+            >>> for _ in range(9):
+            ...     _ = optimizer.apply_gradients([(tf.ones([1]), early)])
+            >>> optimizer.begin([late])
+            >>> _ = optimizer.apply_gradients([(tf.ones([1]), early), (tf.ones([1]), late)])
+            >>> round(float(late[0]), 4)  # 0.9516 without `begin`
+            0.9
+        """
+        starts = self._starts.numpy()
+        starts[[self._index_dict[self._var_key(variable)] for variable in variables]] = int(self.iterations)
+        self._starts.assign(starts)
+
     def add_variable_from_reference(self, model_variable, variable_name, shape=None, initial_value=None):
         rows = self._rows.get(self._var_key(model_variable))
         if rows is not None:
@@ -117,12 +173,25 @@ class AdamW(keras.optimizers.AdamW):
         return super().add_variable_from_reference(model_variable, variable_name, shape, initial_value)
 
     def build(self, var_list):
-        """Makes the means of each variable, and for a table with `learn_rows` the place where its rows are updated."""
+        """Makes the means of each variable, for a table with `learn_rows` the place where its rows are updated, and the counts of
+        `begin`."""
         super().build(var_list)
         for variable in var_list:
             key = self._var_key(variable)
             if key in self._rows and key not in self._updated:
                 self._updated[key] = self.add_variable_from_reference(variable, "rows")
+        if self._starts is None:
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            zeros = np.zeros(len(var_list), np.int64)
+            self._starts = tf.Variable(zeros, trainable=False, aggregation=first, name="starts")
+            self._variables.append(self._starts)
+        if self.layer_decay not in (None, 1) and self._distances is None:
+            self._distances = distances_from_top(variable.name for variable in var_list)
+            if "layers[0]" not in self._distances:
+                raise InputError(
+                    "layer_decay needs layers that learn, and the variables' names, as TF Transformers gives them, tell of none: "
+                    f"{var_list[0].name}, ...; leave it out, or use scale"
+                )
 
     def _clip_gradients(self, grads):
         # Here, and not again where Keras would.
@@ -141,6 +210,8 @@ class AdamW(keras.optimizers.AdamW):
         same formula in TensorFlow's fused kernel.
         """
         rate = tf.cast(self.learning_rate, variable.dtype)
+        factor = self.factor(variable)
+        rate = rate if factor == 1 else rate * factor
         decays = self.weight_decay and self._use_weight_decay(variable)
         kept = 1 - tf.cast(self.weight_decay, variable.dtype) * rate if decays else None
         if self._var_key(variable) in self._rows:
@@ -148,9 +219,6 @@ class AdamW(keras.optimizers.AdamW):
             return
         if kept is not None:
             variable.assign(variable * kept)
-        if self.amsgrad:
-            super().update_step(gradient, variable)
-            return
         # Rows that an embedding's gradient lacks move as well: exactly dense Adam.
         self._adam(variable, tf.convert_to_tensor(gradient), self._index_dict[self._var_key(variable)], rate)
 
@@ -178,14 +246,19 @@ class AdamW(keras.optimizers.AdamW):
         variable.scatter_update(tf.IndexedSlices(mine, tf.constant(rows)))
 
     def _adam(self, variable, gradient, place: int, rate) -> None:
-        step, dtype = tf.cast(self.iterations + 1, variable.dtype), variable.dtype
+        dtype = variable.dtype
+        counts = tf.cast(self.iterations + 1 - self._starts, dtype)
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
-        tf.raw_ops.ResourceApplyAdam(
+        apply, state = tf.raw_ops.ResourceApplyAdam, {}
+        if self.amsgrad:
+            apply, state = tf.raw_ops.ResourceApplyAdamWithAmsgrad, {"vhat": self._velocity_hats[place].handle}
+        apply(
             var=variable.handle,
             m=self._momentums[place].handle,
             v=self._velocities[place].handle,
-            beta1_power=tf.pow(beta_1, step),
-            beta2_power=tf.pow(beta_2, step),
+            **state,
+            beta1_power=tf.pow(beta_1, counts)[place],
+            beta2_power=tf.pow(beta_2, counts)[place],
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,
@@ -194,9 +267,15 @@ class AdamW(keras.optimizers.AdamW):
             use_locking=True,
         )
 
+    def factor(self, variable) -> float:
+        """What the rate is multiplied by for a variable, once the averages are made (see `build`): by layer_decay and `scale`."""
+        decay = self.layer_decay ** self._distances[group_of(variable.name)] if self._distances else 1
+        return decay * self._factors.get(self._var_key(variable), 1)
+
     def get_config(self) -> dict:
         config = super().get_config()
         config["clip_norm"] = config.pop("global_clipnorm")
+        config["layer_decay"] = self.layer_decay
         del config["is_legacy_optimizer"]  # Keras writes it for its own loader; no constructor takes it
         if not isinstance(config["learning_rate"], dict):
             config["learning_rate"] = float(config["learning_rate"])

@@ -130,6 +130,30 @@ def lengths(histogram: Sequence[Sequence[float]], max_length: int) -> bytes:
     return png(made)
 
 
+def found_rate(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float) -> bytes:
+    """The loss of each step over its rate, and the rate that was chosen."""
+    made, axes = figure(6, 3.2)
+    axes.plot(rates, losses, color=GREY, linewidth=0.8, label="loss of a step")
+    axes.plot(rates, smoothed, color=BLUE, label="smoothed")
+    axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested: {suggestion:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 1.5 * max(smoothed[: len(smoothed) // 2])))
+    axes.legend(frameon=False, fontsize=8)
+    return png(made)
+
+
+def learning_rates(rates: Mapping[str, Sequence[float]]) -> bytes:
+    """The rate of each step, by group of layers; a group that never learns has none."""
+    made, axes = figure(6, 3.2)
+    for i, (name, values) in enumerate(rates.items()):
+        share = i / max(1, len(rates) - 1)
+        color = tuple(share * np.array([0.13, 0.4, 0.67]) + (1 - share) * np.array([0.87, 0.47, 0.13]))
+        axes.plot(range(len(values)), values, color=color, label=shortened(name), linewidth=1.2)
+    axes.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+    if len(rates) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7, reverse=True)
+    return png(made)
+
+
 def shortened(name: str, most: int = 24) -> str:
     """A label that fits beside an axis. A dollar would begin a formula."""
     name = str(name) if len(str(name)) <= most else f"{str(name)[: most - 1]}…"

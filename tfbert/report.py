@@ -8,6 +8,9 @@ from html import escape
 from typing import Any
 
 from tfbert import plots
+from tfbert._compat import lazy
+
+schedules = lazy("tfbert.schedules")  # its classes are Keras'
 
 LONGEST_TEXT = 400  # characters of a text in the table of the worst examples
 MOST_BARS = 40
@@ -43,6 +46,7 @@ def html(task, results: Mapping[str, Any], history: Sequence[Mapping[str, float]
         "<h2>Scores</h2>",
         _scores(results),
         _picture(plots.curves(history, monitor), "Training loss and validation score by epoch"),
+        _picture(plots.learning_rates(_rates(results, len(history))), "Learning rate by step and group of layers"),
         *_where_it_is_wrong(details, monitor),
         f"<h2>The {len(details['top_losses'])} highest losses</h2>",
         _worst(details),
@@ -66,6 +70,21 @@ def _scores(results: Mapping[str, Any]) -> str:
         f"{results['peak_memory_bytes'] / 2**30:.1f} GiB at the peak."
     )
     return _table(["score", *parts], rows) + f"<p>{cost}</p>"
+
+
+def _rates(results: Mapping[str, Any], epochs: int) -> dict[str, Sequence[float]]:
+    """The rate of each step of a run; where groups of layers have rates of their own, of each group that learned."""
+    settings = results["settings"]
+    rate = schedules.by_name(
+        settings["schedule"],
+        settings["learning_rate"],
+        total_steps=results["steps"] * settings["epochs"],
+        warmup_fraction=settings["warmup_fraction"],
+    )(range(results["steps"] * epochs)).numpy()
+    shares = {name: group["rate"] for name, group in results["layer_groups"].items() if group["trainable"]}
+    if len(set(shares.values())) == 1:
+        return {"all": rate * shares.popitem()[1]}
+    return {name: rate * share for name, share in shares.items()}
 
 
 def _where_it_is_wrong(details: Mapping[str, Any], monitor: str) -> list[str]:

@@ -202,8 +202,143 @@ class SlantedTriangular(_Schedule):
         return {**super().get_config(), "cut_frac": self.cut_frac, "ratio": self.ratio}
 
 
+@keras.saving.register_keras_serializable(package="tfbert")
+class InverseSquareRoot(_WarmedUp):
+    """Rises from 0 to the peak over the warmup, then falls with the square root of the step: peak * sqrt(warmup / t).
+
+    The schedule of the Transformer (Vaswani et al. 2017) and of fairseq, with its warmup from 0, and of Hugging Face's
+    get_inverse_sqrt_schedule, step for step. It needs no end: where the run goes on after total_steps is no matter, but
+    for the rate, which stays. Without a warmup it begins at the peak, peak / sqrt(1 + t / 10000).
+
+    Args:
+        learning_rate: the peak rate.
+        total_steps: updates in the whole run.
+        warmup_steps: steps of the rise (default 0: begin at the peak).
+        warmup_fraction: the same as a share of total_steps, rounded up; give one of the two.
+
+    Raises:
+        InputError: a value outside its range, or both kinds of warmup.
+
+    Example:
+        >>> InverseSquareRoot(1.0, 64, warmup_steps=4)([0, 2, 4, 16, 64]).numpy().tolist()
+        [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+
+    def _share(self, step):
+        scale = self.warmup_steps or 10_000
+        after = tf.sqrt(scale / (tf.maximum(step, self.warmup_steps) + scale - self.warmup_steps))
+        return tf.where(step < self.warmup_steps, step / max(self.warmup_steps, 1), after)
+
+
+@keras.saving.register_keras_serializable(package="tfbert")
+class OneCycle(_Schedule):
+    """One rise and one long fall, both along half a cosine (Smith 2018, https://arxiv.org/abs/1803.09820).
+
+    As PyTorch's OneCycleLR with anneal_strategy="cos": from peak / start_ratio to the peak at step
+    warmup_fraction * total_steps - 1, then down to peak / start_ratio / end_ratio at the last step, total_steps - 1. The
+    momentum, which Smith lowers while the rate rises, stays as the optimizer has it.
+
+    Args:
+        learning_rate: the peak rate.
+        total_steps: updates in the whole run.
+        warmup_fraction: share of the steps in the rise, 0 <= warmup_fraction < 1 (default 0.3).
+        start_ratio: how many times lower the first rate is than the peak, >= 1 (default 25).
+        end_ratio: how many times lower the last rate is than the first, >= 1 (default 10,000).
+
+    Raises:
+        InputError: a value outside its range.
+
+    Example:
+        >>> OneCycle(1.0, 11, warmup_fraction=3 / 11, start_ratio=4, end_ratio=25)(range(11)).numpy().round(3).tolist()
+        [0.25, 0.625, 1.0, 0.962, 0.855, 0.694, 0.505, 0.316, 0.155, 0.048, 0.01]
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        total_steps: int,
+        *,
+        warmup_fraction: float = 0.3,
+        start_ratio: float = 25,
+        end_ratio: float = 1e4,
+    ):
+        super().__init__(learning_rate, total_steps)
+        if not 0 <= warmup_fraction < 1:
+            raise InputError(
+                f"OneCycle: warmup_fraction is {warmup_fraction!r}; give at least 0 and less than 1, say 0.3"
+            )
+        for name, ratio in (("start_ratio", start_ratio), ("end_ratio", end_ratio)):
+            if not 1 <= ratio < math.inf:
+                raise InputError(f"OneCycle: {name} is {ratio!r}; give a number of at least 1, say 25")
+        self.warmup_fraction, self.start_ratio, self.end_ratio = map(float, (warmup_fraction, start_ratio, end_ratio))
+
+    def _share(self, step):
+        first, last = 1 / self.start_ratio, 1 / (self.start_ratio * self.end_ratio)
+        peak_at, end = max(self.warmup_fraction * self.total_steps - 1, 0.0), float(self.total_steps - 1)
+        rise = _between(first, 1.0, step / (peak_at or 1.0))
+        fall = _between(1.0, last, (tf.minimum(step, end) - peak_at) / ((end - peak_at) or 1.0))
+        return tf.where(step < peak_at, rise, fall)
+
+    def get_config(self) -> dict:
+        ratios = {"start_ratio": self.start_ratio, "end_ratio": self.end_ratio}
+        return {**super().get_config(), "warmup_fraction": self.warmup_fraction, **ratios}
+
+
+def _between(first: float, last: float, progress):
+    """From `first` to `last` along half a cosine."""
+    return last + (first - last) / 2 * (1 + tf.cos(math.pi * progress))
+
+
+@keras.saving.register_keras_serializable(package="tfbert")
+class Joined(keras.optimizers.schedules.LearningRateSchedule):
+    """Several schedules, one after the other; each counts its steps from its own beginning.
+
+    Args:
+        parts: pairs of a Keras schedule and its number of steps, >= 1; the last goes on for ever, and its number may be None.
+
+    Raises:
+        InputError: no parts, one that is no Keras schedule, or a number of steps below 1.
+
+    Example:
+        >>> Joined([(WarmupConstant(1.0, 2), 2), (WarmupLinear(1.0, 4), None)])(range(7)).numpy().tolist()
+        [1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    def __init__(self, parts):
+        parts = [tuple(part) for part in parts]
+        if not parts:
+            raise InputError("Joined: there are no parts; give pairs of a schedule and its number of steps")
+        for i, (schedule, steps) in enumerate(parts):
+            if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+                raise InputError(f"Joined: part {i + 1} is {schedule!r}; give a Keras learning-rate schedule")
+            if not (steps is None and i == len(parts) - 1) and (not _is_whole(steps) or steps < 1):
+                raise InputError(f"Joined: part {i + 1} has {steps!r} steps; give a whole number of at least 1")
+        self.parts = parts
+
+    def __call__(self, step):
+        """The rate of update `step` (integer, scalar or any shape), float32 of the same shape."""
+        step = tf.cast(tf.convert_to_tensor(step), tf.int64)
+        start, rate = 0, None
+        for schedule, steps in self.parts:
+            own = tf.cast(schedule(tf.maximum(step - start, 0)), tf.float32)
+            rate = own if rate is None else tf.where(step < start, rate, own)
+            start += steps or 0
+        return rate
+
+    def get_config(self) -> dict:
+        saved = keras.optimizers.schedules.serialize
+        return {"parts": [[saved(schedule), None if steps is None else int(steps)] for schedule, steps in self.parts]}
+
+    @classmethod
+    def from_config(cls, config):
+        """The schedule that `get_config` described."""
+        return cls([(keras.optimizers.schedules.deserialize(part), steps) for part, steps in config["parts"]])
+
+
 _NAMES = {
     "constant": WarmupConstant,
+    "inverse-square-root": InverseSquareRoot,
+    "one-cycle": OneCycle,
     "slanted-triangular": SlantedTriangular,
     "warmup-constant": WarmupConstant,
     "warmup-cosine": WarmupCosine,
@@ -218,7 +353,8 @@ def by_name(
     """The schedule that the command line calls by this name.
 
     Args:
-        name: "warmup-linear", "slanted-triangular", "warmup-cosine", "warmup-constant" or "constant".
+        name: "warmup-linear", "slanted-triangular", "warmup-cosine", "warmup-constant", "one-cycle",
+            "inverse-square-root" or "constant".
         learning_rate: the peak rate.
         total_steps: updates in the whole run.
         warmup_fraction: share of the steps in the rise (default 0.1): the cut_frac of "slanted-triangular"; "constant"

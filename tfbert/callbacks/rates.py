@@ -11,6 +11,18 @@ from tfbert.schedules import SlantedTriangular, WarmupConstant, WarmupCosine, Wa
 _DECAYS = {"constant": WarmupConstant, "cosine": WarmupCosine, "linear": WarmupLinear}
 
 
+def settable_rate(model, name: str) -> float:
+    """The rate of a model's optimizer, once it is known that a number may be put in its place; `name` is of who asks."""
+    try:
+        rate = float(keras.backend.get_value(model.optimizer.learning_rate))
+        model.optimizer.learning_rate = rate  # Keras refuses this where the rate is a schedule
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} needs an optimizer whose learning rate is a plain number, not a schedule; use only one of the two"
+        ) from error
+    return rate
+
+
 class _EveryStep(keras.callbacks.Callback):
     """Sets the rate before every update to what a schedule says for the optimizer's own count of updates."""
 
@@ -31,7 +43,7 @@ class _EveryStep(keras.callbacks.Callback):
                 f"{name} cannot set the rate of each step when steps_per_execution is above 1; compile without it, "
                 "or give the optimizer a schedule of tfbert.schedules"
             )
-        rate = self._settable_rate(name)
+        rate = settable_rate(self.model, name)
         # A callback that goes on after an earlier fit finds the rate that it left there, and not the peak.
         if rate != self._rate:
             self._peak = rate
@@ -45,17 +57,6 @@ class _EveryStep(keras.callbacks.Callback):
             total = self.params["steps"] * self.params["epochs"]
         self.schedule = self._make(peak, total)
         self._first = True
-
-    def _settable_rate(self, name: str) -> float:
-        """The optimizer's rate, once it is known that a number may be put in its place."""
-        try:
-            rate = float(keras.backend.get_value(self.model.optimizer.learning_rate))
-            self.model.optimizer.learning_rate = rate  # Keras refuses this where the rate is a schedule
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{name} needs an optimizer whose learning rate is a plain number, not a schedule; use only one of the two"
-            ) from error
-        return rate
 
     def on_epoch_begin(self, epoch, logs=None):
         done = self._updates()

@@ -73,13 +73,15 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
         **arguments.settings,
     )
     exports, report = versions(tuned.directory), tuned.directory / "report.html"
-    measured = ("best_epoch", "train_seconds", "tokens_per_second", "padding_share", "peak_memory_bytes")
+    measured = (
+        "best_epoch train_seconds tokens_per_second padding_share peak_memory_bytes parameters trainable_parameters"
+    ).split()
     emit(
         {
             "output": tuned.directory,
             "metrics": tuned.metrics["metrics"],
             "export": exports[max(exports)] if exports else None,
             "report": report if report.is_file() else None,
-            **{name: tuned.metrics[name] for name in measured if name in tuned.metrics},
+            **{name: tuned.metrics[name] for name in (*measured, "seeds") if name in tuned.metrics},
         }
     )

@@ -19,12 +19,15 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, a hub name, or all-MiniLM-L6-v2")
     parser.add_argument("text", nargs="?", metavar="TEXT")
     parser.add_argument("text_pair", nargs="?", metavar="TEXT_PAIR")
+    parser.add_argument(
+        "--freeze", metavar="NAME", help="count what would still learn with these layers frozen, as for fine-tune"
+    )
     return parser.parse(argv)
 
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Emits the description, and under "tokens" one object per token of the text."""
-    result = models.describe(arguments.checkpoint)
+    result = models.describe(arguments.checkpoint, freeze=arguments.freeze)
     if arguments.text is not None:
         tokenizer = tokenization.load_tokenizer(arguments.checkpoint)
         result = {**result, "tokens": tokens(tokenizer, arguments.text, arguments.text_pair)}

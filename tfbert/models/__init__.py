@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfbert.models.configuration import dropout
+from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
@@ -17,24 +18,37 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.lora import add_lora, merge_lora
+from tfbert.models.randomness import random_state
+from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
+from tfbert.models.served import check_precision
 
 __all__ = [
     "POOLINGS",
     "LoadReport",
+    "add_lora",
     "as_keras",
     "at_token",
     "by_choice",
+    "check_precision",
     "check_task",
     "check_tokenizer",
+    "count_parameters",
     "describe",
     "dropout",
     "for_answers",
+    "freeze",
+    "layer_groups",
     "load",
+    "merge_lora",
     "pooled",
+    "random_state",
+    "reinitialize",
     "save",
     "sentence_encoder",
     "transformer_of",
+    "unfreeze",
     "without_padding",
     "word_embeddings",
 ]

@@ -11,20 +11,25 @@ from tfbert.errors import InputError
 from tfbert.files import read_json, told
 from tfbert.models.configuration import read_config
 from tfbert.models.families import Family, family_of
+from tfbert.models.groups import frozen
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.weights import Tensor, list_weights
 
 SPECIAL = ("pad", "unk", "cls", "sep", "mask")
 
 
-def describe(checkpoint: str | Path) -> dict[str, Any]:
+def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, Any]:
     """Says what a checkpoint is, without reading its weights and without TensorFlow.
 
     Args:
         checkpoint: a folder, the packaged "all-MiniLM-L6-v2", or a name on the Hugging Face hub.
+        freeze: groups of layers, as `freeze` takes them: what would still learn is counted too, under "trainable_parameters".
 
     Returns:
         Plain values, ready for JSON: model_type, architectures, sizes, labels, parameters by group, special tokens with their ids.
+
+    Raises:
+        InputError: something of the checkpoint is wrong, or a name in `freeze` is none.
 
     Example:
         >>> about = describe("all-MiniLM-L6-v2")
@@ -38,6 +43,10 @@ def describe(checkpoint: str | Path) -> dict[str, Any]:
     family = family_of(config["model_type"])
     tensors = list_weights(folder, family)
     labels = config.get("id2label")
+    counted = {"parameters": _parameters(tensors, family, config["num_hidden_layers"])}
+    if freeze is not None:
+        learning = {name: tensor for name, tensor in tensors.items() if _learns(name, family, config, freeze)}
+        counted["trainable_parameters"] = _parameters(learning, family, config["num_hidden_layers"])
     return {
         "source": str(folder),
         "model_type": config["model_type"],
@@ -50,7 +59,7 @@ def describe(checkpoint: str | Path) -> dict[str, Any]:
         "positions": family.positions(config["max_position_embeddings"], config.get("pad_token_id")),
         "type_ids": config["type_vocab_size"] if family.has_types else 0,
         "labels": list(labels.values()) if labels else [],
-        "parameters": _parameters(tensors, family, config["num_hidden_layers"]),
+        **counted,
         "special_tokens": _special_tokens(folder),
     }
 
@@ -63,19 +72,28 @@ def _parameters(tensors: dict[str, Tensor], family: Family, layers: int) -> dict
         if name in family.buffers:
             continue
         counts["total"] += size
-        if name.startswith(family.layers):
-            index = name.removeprefix(family.layers).split(".")[0]
-            if not index.isdecimal() or int(index) >= layers:
-                raise InputError(
-                    f"{tensor.file}: {tensor.name} is there, but config.json has num_hidden_layers {layers}"
-                )
-            counts["layers"][int(index)] += size
-        else:
-            group = next(
-                (group for group in ("embeddings", "pooler") if name.startswith(getattr(family, group))), "head"
-            )
+        group = _group(name, family)
+        if group in counts:
             counts[group] += size
+            continue
+        index = group.removeprefix("layers[").removesuffix("]")
+        if not index.isdecimal() or int(index) >= layers:
+            raise InputError(f"{tensor.file}: {tensor.name} is there, but config.json has num_hidden_layers {layers}")
+        counts["layers"][int(index)] += size
     return counts
+
+
+def _group(name: str, family: Family) -> str:
+    """The group of a tensor, by its PyTorch name: "embeddings", "layers[0]", ..., "pooler" or "head"."""
+    if name.startswith(family.layers):
+        return f"layers[{name.removeprefix(family.layers).split('.')[0]}]"
+    return next((group for group in ("embeddings", "pooler") if name.startswith(getattr(family, group))), "head")
+
+
+def _learns(name: str, family: Family, config: dict[str, Any], freeze: str) -> bool:
+    layers = [f"layers[{i}]" for i in range(config["num_hidden_layers"])]
+    groups = ["embeddings", *layers, "pooler", "head"]
+    return not frozen(freeze, _group(name, family), name.endswith(".bias"), groups, layers)
 
 
 def _special_tokens(folder: Path) -> dict[str, dict[str, Any]]:

@@ -8,11 +8,9 @@ element, and where the head reads nothing but the first token, the last layer co
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,9 @@ import numpy as np
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.keras_model import transformer_of
-from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn, without_gradients
+from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
 from tfbert.models.parts import PARTS, Layer, Parts
+from tfbert.models.served import Served
 
 # There is no public way to ask whether XLA compiles what is being traced.
 control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
@@ -29,7 +28,6 @@ control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
 xla_ops = lazy("tensorflow.compiler.tf2xla.ops.gen_xla_ops")
 
 ENCODERS = ("lean", "transformers")
-_SERVED: contextvars.ContextVar[dict] = contextvars.ContextVar("served", default={})  # noqa: B039 - it is never written to
 MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
 
 
@@ -83,37 +81,51 @@ def check_encoder(name: str, gradient_checkpointing: bool = False) -> None:
         )
 
 
-@contextlib.contextmanager
-def for_answers(model) -> Iterator[list]:
-    """What is traced within is for answers alone: weights that belong together are put together now, not in every request.
+def for_answers(model, precision: str = "float32") -> Served:
+    """The encoder's weights as an export holds them: what belongs together is put together now, not in every request.
 
-    They stay variables. As constants they were as fast (AVX2, with oneDNN and without), and took 900 MiB more to serve 42 MiB of them.
+    In float32 only what is put together is made anew. In a lower precision all kernels of the layers and the table of words are; the
+    other tables, the norms, the pooler and the head stay float32.
 
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
+        precision: "float32"; "bfloat16": the encoder computes in bfloat16, its norms in float32; or "int8": the weights are kept
+            as int8, with a scale for each output and each word, and the encoder computes in float32.
 
-    Yields:
-        The list of the variables that were made, which must outlive the graph's last use in this process.
+    Returns:
+        The weights; what is traced `with for_answers(model).in_use()` reads them.
+
+    Raises:
+        InputError: no such precision, or a lower one for a model without the lean encoder.
     """
-    model, served = transformer_of(model), {}
-    encoder = vars(getattr(model, model.base_model_prefix)).get("lean")
-    if encoder is not None:
-        layers = encoder.parts(encoder.main).layers
-        for i, layer in enumerate(layers):
-            for projections, factors in _joins(layer, encoder.first_token and i == len(layers) - 1):
-                arrays = [
-                    np.concatenate([np.asarray(value) for value in values], -1)
-                    for values in _scaled(projections, factors)
-                ]
-                served[tuple(map(id, projections))] = [
-                    tf.Variable(array, trainable=False, name="served") for array in arrays
-                ]
-    token = _SERVED.set(served)
-    try:
-        with without_gradients():
-            yield [variable for variables in served.values() for variable in variables]
-    finally:
-        _SERVED.reset(token)
+    encoder, served = _encoder_of(model), Served(precision)
+    if encoder is None:
+        if served.lower:
+            raise InputError(
+                f"precision is {precision!r}, which needs the lean encoder, and this model has none (it was built with "
+                f'encoder="transformers", or its family is none of {", ".join(PARTS)}); take float32'
+            )
+        return served
+    parts, layers = encoder.parts(encoder.main), encoder.parts(encoder.main).layers
+    for i, layer in enumerate(layers):
+        products = _joins(layer, encoder.first_token and i == len(layers) - 1)
+        if served.lower:
+            products += [([each], [1]) for each in (layer.output, layer.up, layer.down)]
+        for projections, factors in products:
+            kernel, bias = (
+                np.concatenate([np.asarray(v) for v in values], -1) for values in _scaled(projections, factors)
+            )
+            served.put(projections, kernel, bias)
+    if served.lower:
+        served.put([parts.embeddings], parts.embeddings.weight, None)
+        if parts.project is not None:
+            served.put([parts.project], parts.project.kernel, parts.project.bias)
+    return served
+
+
+def _encoder_of(model) -> LeanEncoder | None:
+    model = transformer_of(model)
+    return vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
 
 
 class LeanEncoder:
@@ -166,20 +178,24 @@ class LeanEncoder:
         """int32 [B, T] each (types may be None) -> hidden states [B, T, D], [B, 1, D] with `first_token`, and [B, D] or None."""
         parts = self.parts(self.main)
         places = Places(mask, dense=mask.shape.is_fully_defined() or _in_xla())
-        x = _embed(parts, ids, types, places, noise)
+        frozen = _frozen(parts) if noise else 0  # parts from the bottom that compute as in serving
+        x = _embed(parts, ids, types, places, None if frozen else noise)
         bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
         bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
-        # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
-        compute = _compute_again if self.gradient_checkpointing and noise else _compute
-        for layer in parts.layers[:-1]:
-            x = compute(layer, x, places, bias, noise)
-        layer = parts.layers[-1]
-        if self.first_token:
-            first = places.first(x)
-            first = _finish(layer, first, _attend_first(layer, first, x, places, bias, noise), noise)
-            hidden = first[:, tf.newaxis]
-        else:
-            hidden = places.zero_padded(_compute(layer, x, places, bias, noise))
+        for i, layer in enumerate(parts.layers):
+            x = tf.stop_gradient(x) if i < frozen else x
+            drawn = None if i + 1 < frozen else noise
+            if self.first_token and i == len(parts.layers) - 1:
+                first = places.first(x)
+                x = _finish(layer, first, _attend_first(layer, first, x, places, bias, drawn), drawn)
+            else:
+                # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
+                again = self.gradient_checkpointing and drawn and i < len(parts.layers) - 1
+                x = (_compute_again if again else _compute)(layer, x, places, bias, drawn)
+        x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
+        hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
+        if Served.now():  # the head's precision is its own
+            hidden = tf.cast(hidden, tf.float32)
         return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
 
     def _noise(self) -> Noise:
@@ -189,6 +205,15 @@ class LeanEncoder:
         return Noise(seed, self.step.assign_add(1))
 
 
+def _frozen(parts: Parts) -> int:
+    """How many parts, the embeddings first, lie below the lowest one that learns."""
+    rungs = [(parts.embeddings, parts.project), *(vars(layer).values() for layer in parts.layers)]
+    for i, rung in enumerate(rungs):
+        if any(getattr(part, "trainable_weights", None) for part in rung):
+            return i
+    return len(rungs)
+
+
 def _in_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
@@ -196,7 +221,9 @@ def _in_xla() -> bool:
 def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
     """Ids [B, T] -> the lowest layer's input [N, D]."""
     tables, length = parts.embeddings, places.length
-    x = tf.gather(tables.weight, places.flat(ids))
+    served = Served.now()
+    words = served and served.get([tables])
+    x = words.rows(places.flat(ids)) if words else tf.gather(tables.weight, places.flat(ids))
     if parts.first_position is None:
         positions = tf.broadcast_to(tf.range(length), [places.batch, length])
     else:
@@ -214,7 +241,9 @@ def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
     if noise:
         rate = tables.dropout.rate
         x = noise.drop(x, rate) * scale_of(rate)
-    return x if parts.project is None else dense(x, parts.project.kernel, parts.project.bias)
+    if served and served.precision == "bfloat16":
+        x = tf.cast(x, tf.bfloat16)
+    return x if parts.project is None else _product(x, [parts.project])
 
 
 def _compute(layer: Layer, x, places: Places, bias, noise: Noise | None):
@@ -271,7 +300,7 @@ def _held_back(values, until):
 
 def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
     """What each token takes from the others, [N, D] -> [N, D]."""
-    qkv = dense(x, *_joined(*_joins(layer, False)[0]))
+    qkv = _product(x, *_joins(layer, False)[0])
     query, key, value = _by_head(places.padded(qkv), 3, layer, places)
     context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
     return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
@@ -280,16 +309,17 @@ def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
 def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
     """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
     of_query, of_others = _joins(layer, True)
-    query, others = dense(first, *_joined(*of_query)), dense(x, *_joined(*of_others))
+    query, others = _product(first, *of_query), _product(x, *of_others)
     key, value = _by_head(places.padded(others), 2, layer, places)
     query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
     return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
 
 
-def _joined(projections, factors):
-    """The kernels and biases of projections of one input, each times its factor, side by side: [D, sum of E], [sum of E]."""
-    found = _SERVED.get().get(tuple(map(id, projections)))
-    return found or [tf.concat(values, -1) for values in _scaled(projections, factors)]
+def _product(x, projections, factors=(1,)):
+    """x times the kernels of projections of one input, each times its factor, side by side, plus their biases: [N, D] -> [N, sum of E]."""
+    served = Served.now()
+    matrix = served and served.get(projections)
+    return matrix.product(x) if matrix else dense(x, *(tf.concat(v, -1) for v in _scaled(projections, factors)))
 
 
 def _scaled(projections, factors):
@@ -298,7 +328,7 @@ def _scaled(projections, factors):
 
 
 def _joins(layer: Layer, first_token: bool):
-    """What `_joined` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
+    """What `_product` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
     share = _size(layer) ** -0.5
     if first_token:
         return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
@@ -325,18 +355,17 @@ def _finish(layer: Layer, x, context, noise: Noise | None):
     """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
     scale = scale_of(layer.attention_dropout) if noise else 1.0
     x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
-    between = layer.activation(dense(x, layer.up.kernel, layer.up.bias))
+    between = layer.activation(_product(x, [layer.up]))
     return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
 
 
 def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None):
     """norm(x + dropout(scale * y @ kernel + bias)); what dropout scales by, and `scale`, go into the weights, where they cost least."""
-    kernel, offset = projection.kernel, projection.bias
-    if noise:
-        after = scale_of(rate)
-        kernel, offset = kernel * (scale * after), offset * after
-    y = dense(y, kernel, offset)
-    return _norm(norm, (noise.drop(y, rate) if noise else y) + x)
+    if not noise:
+        return _norm(norm, _product(y, [projection]) + x)
+    after = scale_of(rate)
+    y = dense(y, projection.kernel * (scale * after), projection.bias * after)
+    return _norm(norm, noise.drop(y, rate) + x)
 
 
 def _norm(layer, x):

@@ -141,6 +141,11 @@ class MultipleChoice(Task):
         """Cross-entropy over the choices of each example: labels int32 [B], logits [B * C, 1]."""
         return losses.sparse_categorical_crossentropy(labels, tf.reshape(logits, [-1, self.choices]))
 
+    def divergence(self):
+        return lambda labels, *both: losses.softmax_divergence(
+            labels, *(tf.reshape(x, [-1, self.choices]) for x in both)
+        )
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:

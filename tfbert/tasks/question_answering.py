@@ -172,6 +172,9 @@ class QuestionAnswering(Task):
     def loss(self):
         return _half_crossentropy
 
+    def divergence(self):
+        return lambda *both: 0.5 * losses.softmax_divergence(*both)
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:

@@ -148,6 +148,10 @@ class SentenceEmbedding(Task):
         encoder = models.load(checkpoint, self.head, **options)
         return models.sentence_encoder(encoder, self.pooling, normalize=self.normalize)
 
+    @property
+    def in_parts(self) -> bool:
+        return self.objective != "ranking"  # whose negatives are the rest of the batch
+
     def loss(self):
         if self.objective == "cosine":
             return losses.cosine_similarity

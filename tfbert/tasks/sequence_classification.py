@@ -39,6 +39,7 @@ class SequenceClassification(Task):
         label_separator: what parts the names in a multi-label string (default ",").
         class_weights: a positive factor per label for its rows' loss, in the order of `labels` (kind "single"; empty means 1 each).
         label_smoothing: share of the target that is spread evenly over all labels (0 to 1, default 0; Szegedy et al. 2016).
+        focal_gamma: how fast the loss of easy rows falls (2 as published; default 0, the cross-entropy; Lin et al. 2017).
         dropout: dropout rate of the whole model while it trains; None means the checkpoint's own, 0.1 for most (default). 0 is cheaper.
         head_bias: what the biases of a new head begin at; left empty, the mean of the training labels for "regression" and each label's
             log-odds for "multi" (Lin et al. 2017, section 4.1): with many rare labels the first steps else push one way. 0 for "single".
@@ -75,15 +76,10 @@ class SequenceClassification(Task):
     pair: bool | None = dataclasses.field(
         default=None, metadata={"help": "texts come in pairs (default: as in the data)"}
     )
-    label_separator: str = dataclasses.field(
-        default=",", metadata={"help": "what parts the names of a multi-label string"}
-    )
-    class_weights: tuple[float, ...] = dataclasses.field(
-        default=(), metadata={"help": "a factor per label for its rows' loss"}
-    )
-    label_smoothing: float = dataclasses.field(
-        default=0.0, metadata={"help": "share of the target spread over all labels"}
-    )
+    label_separator: str = dataclasses.field(default=",", metadata={"help": "parts the names of a multi-label string"})
+    class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "a factor per label's loss"})
+    label_smoothing: float = dataclasses.field(default=0.0, metadata={"help": "share of the target spread evenly"})
+    focal_gamma: float = dataclasses.field(default=0.0, metadata={"help": "focal loss: 2 as published; 0 is none"})
     dropout: float | None = dataclasses.field(
         default=None, metadata={"help": "dropout rate while training (default: the checkpoint's)"}
     )
@@ -93,9 +89,7 @@ class SequenceClassification(Task):
     thresholds: tuple[float, ...] = dataclasses.field(
         default=(), metadata={"help": "multi: a threshold per label (default: tuned)"}
     )
-    temperature: float | None = dataclasses.field(
-        default=None, metadata={"help": "what logits are divided by before they become scores (default: fitted)"}
-    )
+    temperature: float | None = dataclasses.field(default=None, metadata={"help": "divides logits (default: fitted)"})
     long_text: str = dataclasses.field(
         default="head",
         metadata={"help": "of a text over max_length: head, tail, head+tail, windows", "choices": LONG_TEXT},
@@ -124,15 +118,15 @@ class SequenceClassification(Task):
         if self.labels and self.kind == "single" and len(self.labels) < 2:
             raise InputError(f"labels has the one name {self.labels[0]!r}; classification needs at least two")
         if self.symmetric and self.long_text == "windows":
-            raise InputError(
-                "symmetric computes both orders of a pair, which windows do not have; choose another long_text"
-            )
+            raise InputError("symmetric computes both orders of a pair; windows do not: choose another long_text")
         if not 0 <= self.stride < max(1, self.max_length - 3):
             raise InputError(
                 f"stride is {self.stride}; it must be at least 0 and less than the {self.max_length} tokens of a row"
             )
         fields.fraction("label_smoothing", self.label_smoothing)
         fields.fraction("dropout", self.dropout)
+        if not self.focal_gamma >= 0 or (self.focal_gamma and self.kind == "regression"):
+            raise InputError(f"focal_gamma is {self.focal_gamma}; it is a number of at least 0, for labels only")
         if self.class_weights and self.kind != "single":
             raise InputError(
                 f"class_weights are for kind 'single', not {self.kind!r}; weight rows through the field 'weight' instead"
@@ -297,8 +291,16 @@ class SequenceClassification(Task):
     def loss(self):
         if self.kind == "regression":
             return losses.mean_squared_error
-        function = losses.sparse_categorical_crossentropy if self.kind == "single" else losses.binary_crossentropy
-        return functools.partial(function, label_smoothing=self.label_smoothing) if self.label_smoothing else function
+        single = self.kind == "single"
+        options = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        function = losses.sparse_categorical_crossentropy if single else losses.binary_crossentropy
+        if self.focal_gamma:
+            function = losses.sparse_categorical_focal if single else losses.binary_focal
+            options["gamma"] = self.focal_gamma
+        return functools.partial(function, **options) if options else function
+
+    def divergence(self):
+        return {"single": losses.softmax_divergence, "multi": losses.sigmoid_divergence}.get(self.kind)
 
     # 3. outputs -> answers
 

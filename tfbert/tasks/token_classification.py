@@ -175,6 +175,9 @@ class TokenClassification(Task):
     def loss(self):
         return losses.token_crossentropy
 
+    def divergence(self):
+        return losses.softmax_divergence
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:

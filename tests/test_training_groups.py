@@ -1,0 +1,116 @@
+"""fine_tune with frozen groups and rates of their own: equal to plain Keras, and told in metrics.json."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_training import OPTIONS, TASK, TRAIN, VALIDATION
+
+import tfbert
+from tfbert import models, report, training
+from tfbert._compat import keras
+from tfbert.errors import InputError
+
+
+def fine_tune(tiny, place, **options):
+    return training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        directory=place,
+        export=False,
+        report=False,
+        **{**OPTIONS, "epochs": 1, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, tmp_path_factory):
+    return fine_tune(tiny, tmp_path_factory.mktemp("runs") / "frozen", freeze="embeddings,layers[:1]", layer_decay=0.5)
+
+
+def test_what_is_frozen_is_saved_as_it_was_and_counted(tuned, tiny):
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tuned.directory / "checkpoint"))
+    same = {name for name, value in after.items() if np.array_equal(value, before.get(name.removeprefix("bert."), ()))}
+    assert same == {name for name in after if "embeddings" in name or "layer.0" in name}
+    stored = json.loads((tuned.directory / "metrics.json").read_text())
+    learned = sum(value.size for name, value in after.items() if name not in same)
+    assert stored["trainable_parameters"] == learned < stored["parameters"]
+    assert {name: group["rate"] for name, group in stored["layer_groups"].items()} == {
+        "embeddings": 0,
+        "layers[0]": 0,
+        "layers[1]": 0.25,
+        "pooler": 0.5,
+        "head": 1,
+    }
+    assert stored["settings"]["freeze"] == "embeddings,layers[:1]" and stored["settings"]["layer_decay"] == 0.5
+    assert all(count["trainable"] == count["total"] for count in models.count_parameters(tuned.model).values())
+
+
+def test_plain_keras_gives_the_same_bits(tuned, tiny):
+    task = TASK.from_data(tfbert.sources.from_iterable(TRAIN, "train"))
+    keras.utils.set_random_seed(0)
+    model = task.build(tiny, seed=0)
+    dataset = tfbert.make_dataset(task, tfbert.load_tokenizer(tiny), TRAIN, batch_size=8, training=True)
+    keras.utils.set_random_seed(0)
+    models.freeze(model, "embeddings", "layers[0]")
+    rate = tfbert.WarmupLinear(5e-3, total_steps=len(dataset), warmup_fraction=0.1)
+    model.compile(tfbert.AdamW(rate, layer_decay=0.5), loss=task.loss())
+    model.fit(dataset, epochs=1, verbose=0)
+    models.unfreeze(model)
+    for mine, expected in zip(tuned.model.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), expected.numpy(), err_msg=mine.name)
+
+
+def test_the_rates_of_the_report_s_picture(tuned):
+    rates = report._rates(tuned.metrics, 1)
+    assert list(rates) == ["layers[1]", "pooler", "head"]
+    steps = len(TRAIN) // 8
+    warmup = 2  # a tenth of 12 steps, rounded up
+    t = np.arange(steps)
+    expected = 5e-3 * np.where(t < warmup, t / warmup, (steps - t) / (steps - warmup))
+    for name, share in (("layers[1]", 0.25), ("pooler", 0.5), ("head", 1)):
+        np.testing.assert_allclose(rates[name], share * expected, rtol=1e-6)
+
+
+def test_a_frozen_model_in_another_precision_keeps_its_weights_in_their_places(tiny, tmp_path):
+    tuned = fine_tune(tiny, tmp_path / "half", freeze="encoder", precision="bfloat16")
+    before = load_file(tiny / "model.safetensors")
+    after = load_file(tmp_path / "half" / "checkpoint" / "model.safetensors")
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[f"bert.{name}"], value, err_msg=name)
+    assert tuned.metrics["trainable_parameters"] == 2 * 32 + 2
+
+
+def test_lora_leaves_an_ordinary_checkpoint(tiny, tmp_path):
+    tuned = fine_tune(tiny, tmp_path / "lora", lora=4, learning_rate=2e-2)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "lora" / "checkpoint"))
+    changed = {name for name, value in before.items() if not np.array_equal(after[f"bert.{name}"], value)}
+    assert changed == {
+        f"encoder.layer.{i}.attention.self.{part}.weight" for i in range(2) for part in ("query", "value")
+    }
+    for name in changed:  # of rank 4
+        sizes = np.linalg.svd(after[f"bert.{name}"] - before[name], compute_uv=False)
+        assert sizes[3] > 1e-4 and sizes[4] < 1e-5
+    assert after.keys() == {f"bert.{name}" for name in before} | {"classifier.weight", "classifier.bias"}
+    assert tuned.metrics["trainable_parameters"] == 4 * (32 * 4 + 4 * 32) + 2 * 32 + 2
+    answers = [
+        tfbert.predict(each.task, each.model, each.tokenizer, ["good film"])
+        for each in (tuned, tfbert.load(tmp_path / "lora"))
+    ]
+    np.testing.assert_allclose(answers[0][0]["scores"], answers[1][0]["scores"], atol=1e-5)
+
+
+def test_mistakes_are_told(tiny, tmp_path):
+    for options, message in (
+        ({"freeze": "encodr"}, "there is no group 'encodr'; Did you mean 'encoder'"),
+        ({"freeze": "encoder,head"}, "freeze is 'encoder,head', which leaves nothing to learn"),
+        ({"layer_decay": 0}, "layer_decay is 0; it must be positive"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fine_tune(tiny, tmp_path / "wrong", **options)
+    assert not (tmp_path / "wrong").exists()
