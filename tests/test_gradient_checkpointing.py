@@ -45,7 +45,7 @@ def test_weights_are_equal_to_the_bit_but_for_rewritten_sums(precision, exact_ar
         np.testing.assert_array_equal(values, expected)
 
 
-def gradients(family: str, head: str, gradient_checkpointing: bool, compiled: bool = False) -> list[np.ndarray]:
+def gradients(family: str, head: str, gradient_checkpointing: bool, way: str = "") -> list[np.ndarray]:
     """The loss and all gradients of one pass with dropout."""
     keras.utils.set_random_seed(3)
     rates = {"dropout": 0.3, "attention_dropout": 0.3} if family == "distilbert" else RATES
@@ -53,6 +53,12 @@ def gradients(family: str, head: str, gradient_checkpointing: bool, compiled: bo
     if hasattr(model, "dropout"):
         model.dropout.rate = 0.0
     lean.put(model, first_token=head == "ForSequenceClassification", gradient_checkpointing=gradient_checkpointing)
+    if way == "lora":
+        models.add_lora(model, rank=2, seed=1)
+        for variable in model.trainable_variables:
+            variable.assign_add(0.1 * tf.ones_like(variable))
+    if way == "freeze":
+        models.freeze(model, "embeddings", "layers[:1]")
     features, variables = batch(model), model.trainable_variables
 
     def step(features):
@@ -61,24 +67,23 @@ def gradients(family: str, head: str, gradient_checkpointing: bool, compiled: bo
         return total, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, variables)]
 
     signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in features}]
-    total, found = tf.function(step, input_signature=signature, jit_compile=compiled)(features)
+    total, found = tf.function(step, input_signature=signature, jit_compile=way == "xla")(features)
     return [total.numpy(), *(gradient.numpy() for gradient in found)]
 
 
 @pytest.mark.parametrize(
-    ("family", "head", "compiled"),
+    ("family", "head", "way"),
     [
-        ("bert", "ForTokenClassification", False),
-        ("bert", "ForSequenceClassification", True),
-        ("roberta", "ForTokenClassification", False),
-        ("albert, two groups of two", "ForTokenClassification", False),
-        ("distilbert", "ForSequenceClassification", False),
+        ("bert", "ForTokenClassification", "lora"),
+        ("bert", "ForTokenClassification", "freeze"),
+        ("bert", "ForSequenceClassification", "xla"),
+        ("roberta", "ForTokenClassification", ""),
+        ("albert, two groups of two", "ForTokenClassification", ""),
+        ("distilbert", "ForSequenceClassification", ""),
     ],
 )
-def test_gradients_are_equal_but_for_rounding(family, head, compiled):
-    plain, again = (
-        gradients(family, head, gradient_checkpointing, compiled) for gradient_checkpointing in (False, True)
-    )
+def test_gradients_are_equal_but_for_rounding(family, head, way):
+    plain, again = (gradients(family, head, gradient_checkpointing, way) for gradient_checkpointing in (False, True))
     for values, expected in zip(again, plain, strict=True):
         np.testing.assert_allclose(values, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
     assert max(np.abs(values).max() for values in plain[1:]) > 0.1

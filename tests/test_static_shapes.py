@@ -10,6 +10,7 @@ import pytest
 import tfbert
 from tfbert import devices, models, pipeline, training
 from tfbert._compat import keras, tf
+from tfbert.command_line import doctor
 from tfbert.errors import InputError
 from tfbert.static_shapes import boundaries
 
@@ -122,3 +123,26 @@ def test_auto_is_xla_where_there_is_a_gpu(monkeypatch):
     assert not devices.uses_xla("auto", "cpu")
     with pytest.raises(InputError, match="xla is 'of'; it must be one of auto, on, off. Did you mean 'off'"):
         devices.uses_xla("of", "cpu")
+
+
+def test_what_xla_cannot_do_is_refused_where_it_was_asked_for(tiny, tmp_path):
+    with pytest.raises(InputError, match="xla compiles Keras' own training step, not accumulate, fgm or r_drop"):
+        training.fine_tune(TASK, tiny, TRAIN, directory=tmp_path / "run", xla="on", accumulate=2)
+    pairs = [{"text": row["text"], "text_pair": row["text"]} for row in TRAIN]
+    task = tfbert.SentenceEmbedding(objective="ranking", max_length=32)
+    with pytest.raises(InputError, match="this objective compares all examples of a batch; leave it out"):
+        training.fine_tune(task, tiny, pairs, directory=tmp_path / "run", xla="on")
+
+
+def test_doctor_tells_what_runs_a_training_step(monkeypatch):
+    check = doctor._compiler()
+    assert check["ok"] and check["found"] == "TensorFlow's graph"
+    monkeypatch.setattr(devices, "uses_xla", lambda *_: True)
+    assert doctor._compiler()["found"] == "XLA"
+
+    def fails(*_):
+        raise RuntimeError("libdevice not found")
+
+    monkeypatch.setattr(devices, "uses_xla", fails)
+    check = doctor._compiler()
+    assert not check["ok"] and "libdevice not found" in check["found"] and "--xla off" in check["advice"]
