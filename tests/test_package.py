@@ -36,7 +36,7 @@ HEAVY = (
 ORDER = [
     {"errors"},
     {"_compat", "files", "names"},
-    {"checkpoint_folder", "devices"},
+    {"checkpoint_folder", "devices", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"pipeline", "models"},
     {"tasks"},
