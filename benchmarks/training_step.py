@@ -1,4 +1,4 @@
-"""One training step, its forms in turn: processor time with either encoder, with and without the update, dropout and rows in use.
+"""One training step, its forms in turn: processor time with either encoder, without the update or dropout, and compiled by XLA.
 
     python benchmarks/training_step.py                                  # 32 rows of 32 tokens
     python benchmarks/training_step.py 32 128
@@ -21,13 +21,14 @@ from tfbert import AdamW, losses, models
 from tfbert._compat import tf
 
 CHECKPOINT, LABELS, ROUNDS, ROWS_IN_USE = "all-MiniLM-L6-v2", 8, 8, 5000
-# Encoder, whether the weights are updated, whether only the rows in use are, whether there is dropout.
+# Encoder, whether the weights are updated, whether only the rows in use are, whether there is dropout, whether XLA compiles the step.
 FORMS = {
-    "transformers": ("transformers", True, False, True),
-    "lean, whole table": ("lean", True, False, True),
-    "lean": ("lean", True, True, True),
-    "lean, no update": ("lean", False, False, True),
-    "lean, no update, no dropout": ("lean", False, False, False),
+    "transformers": ("transformers", True, False, True, False),
+    "lean, whole table": ("lean", True, False, True, False),
+    "lean": ("lean", True, True, True, False),
+    "lean, no update": ("lean", False, False, True, False),
+    "lean, no update, no dropout": ("lean", False, False, False, False),
+    "lean, XLA": ("lean", True, True, True, True),
 }
 
 
@@ -43,7 +44,7 @@ def batch(rows: int, length: int):
     )
 
 
-def step(features, labels, encoder: str, updates: bool, in_use: bool, dropout: bool):
+def step(features, labels, encoder: str, updates: bool, in_use: bool, dropout: bool, xla: bool):
     """Returns the compiled step, which takes the features."""
     model = models.as_keras(models.load(CHECKPOINT, "sequence-classification", num_labels=LABELS, encoder=encoder))
     variables, optimizer = model.trainable_variables, AdamW(1e-5)
@@ -63,7 +64,8 @@ def step(features, labels, encoder: str, updates: bool, in_use: bool, dropout: b
         # A number of each, so that none is left out.
         return [tf.reduce_sum(each.values if isinstance(each, tf.IndexedSlices) else each) for each in gradients]
 
-    return tf.function(run, input_signature=[{name: tf.TensorSpec([None, None], tf.int32) for name in features}])
+    signature = [{name: tf.TensorSpec([None, None], tf.int32) for name in features}]
+    return tf.function(run, input_signature=signature, jit_compile=xla)
 
 
 def main() -> None:

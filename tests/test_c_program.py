@@ -135,6 +135,16 @@ def test_c_export_and_model_give_the_same_answers(case, program, tiny, texts, tm
     assert len({json.dumps(answer) for answer in ours}) > len(given) / 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_c_lower_precisions_answer_as_in_python(precision, program, tiny, texts, tmp_path):
+    task, tokenizer = TASKS["single"], tokenization.load_tokenizer(tiny)
+    model, given = task.build(tiny, seed=4), spread(texts[:40], task.input_shapes)
+    labelled = [{"text": text, "label": task.labels[i % 3]} for i, text in enumerate(texts[:9])]
+    predictor = Predictor(export(task, model, tokenizer, tmp_path, precision=precision, data=labelled, max_drop=1.0))
+    assert same(predictor(given), _in_batches(program, predictor, task, given), given) >= len(given)
+
+
 def _in_batches(program, predictor, task, given: list[dict]) -> list[dict]:
     """By length, as padding to the longest of all texts would take long."""
     order = sorted(range(len(given)), key=lambda i: len(str(given[i])))

@@ -501,6 +501,21 @@ def test_export_writes_the_next_version(run, tuned):
     assert f"{tuned / '7'} exists already" in stderr
 
 
+def test_export_in_a_lower_precision_tells_both_scores(run, tuned):
+    columns = ("--text", "review", "--label", "mood", "--delimiter", ";")
+    code, [result], _ = run(
+        "export", tuned, "--version", 8, "--precision", "int8", "--data", tuned.parent / "test.csv", *columns
+    )
+    assert code == 0
+    assert result["export"] == str(tuned / "8")
+    stored = json.loads((tuned / "metrics.json").read_text())["metrics"]
+    assert result["scores"]["model"] == pytest.approx(stored, abs=1e-6)
+    assert abs(result["scores"]["export"]["accuracy"] - stored["accuracy"]) <= 0.01
+    code, results, stderr = run("export", tuned, "--precision", "int8")
+    assert (code, results) == (2, [])
+    assert "there is no data to measure what that costs; give data (--data FILE)" in stderr
+
+
 def test_a_finished_run_is_not_overwritten(run, tuned, tiny):
     data = tuned.parent / "train.csv"
     words = [

@@ -318,14 +318,15 @@ def test_what_is_served_gives_the_same_numbers_from_weights_put_together_once(fa
     features = batch(model)
     signature = {name: tf.TensorSpec([None, None], tf.int32) for name in features}
     plain = tf.function(lambda x: model(x, training=False).logits).get_concrete_function(signature)
-    with lean.for_answers(model) as made:
+    weights = lean.for_answers(model)
+    with weights.in_use():
         served = tf.function(lambda x: model(x, training=False).logits).get_concrete_function(signature)
     ours, expected = served(features).numpy(), plain(features).numpy()
     real = features["attention_mask"] > 0
     np.testing.assert_allclose(
         ours if first_token else ours[real], expected if first_token else expected[real], atol=1e-6
     )
-    assert {id(variable) for variable in made} <= {id(variable) for variable in served.variables}
+    assert {id(variable) for variable in weights.variables} <= {id(variable) for variable in served.variables}
 
     def matrices_joined(function):
         return sum(

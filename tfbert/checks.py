@@ -33,6 +33,15 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
         )
     if settings["r_drop"] and task.divergence() is None:
         raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
+    if devices.uses_xla(settings["xla"], settings["strategy"]) and settings["xla"] == "on":
+        if not task.in_parts:
+            raise InputError(
+                "xla fills up the last batch of an epoch, but this objective compares all examples of a batch; leave it out"
+            )
+        if settings["accumulate"] > 1 or settings["fgm"] or settings["r_drop"]:
+            raise InputError(
+                "xla compiles Keras' own training step, not accumulate, fgm or r_drop; leave it or them out"
+            )
     choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:
         name = settings["precision"]

@@ -12,6 +12,7 @@ from tfbert.errors import InputError, suggest
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 STRATEGIES = ("auto", "cpu", "gpu")
+XLA = ("auto", "on", "off")
 
 
 def choose_precision(name: str) -> str:
@@ -74,6 +75,25 @@ def device(strategy: str) -> str:
     if strategy == "gpu" and not gpus:
         raise InputError("strategy is 'gpu', but TensorFlow sees no GPU; run `tfbert doctor`, or use strategy 'cpu'")
     return "/GPU:0" if gpus and strategy != "cpu" else "/CPU:0"
+
+
+def uses_xla(name: str, strategy: str) -> bool:
+    """Resolves "auto", whether XLA compiles the training step: on a GPU or TPU, and not on a CPU, where the plain graph is faster.
+
+    Args:
+        name: "auto", "on" or "off".
+        strategy: as `get_strategy` takes it.
+
+    Raises:
+        InputError: another name.
+
+    Example:
+        >>> uses_xla("auto", "cpu"), uses_xla("on", "cpu")
+        (False, True)
+    """
+    if name not in XLA:
+        raise InputError(f"xla is {name!r}; it must be one of {', '.join(XLA)}.{suggest(name, XLA)}")
+    return name == "on" or (name == "auto" and not device(strategy).startswith("/CPU"))
 
 
 def peak_memory_bytes() -> int:

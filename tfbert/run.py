@@ -17,6 +17,9 @@ callbacks, checkpoints = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints")
 optimizers, schedules = lazy("tfbert.optimizers"), lazy("tfbert.schedules")
 training_model = lazy("tfbert.models.training_model")
 
+# With these values Keras' own training step is taken.
+KERAS_STEP = {"accumulate": 1, "fgm": 0, "r_drop": 0}
+
 
 class Run:
     """The training itself, between reading and writing."""
@@ -51,7 +54,7 @@ class Run:
             saved: the state to go on from; None to begin.
             save_every: seconds between two saves.
         """
-        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
+        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder", "gradient_checkpointing")}
         keras.utils.set_random_seed(options["seed"])
         keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
         try:
@@ -94,7 +97,9 @@ class Run:
     def _fit(self, model, states, saved, save_every) -> list[dict[str, float]]:
         s, task = self.settings, self.task
         features = task.features(self.tokenizer, self.train)
-        self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
+        xla = self._uses_xla(features)
+        order = {"batch_size": s["batch_size"], "training": True, "seed": s["seed"], "pad_to": "auto" if xla else ()}
+        self.cost = cost = pipeline.statistics(features, **order)
         self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
         rate = schedules.by_name(
             s["schedule"],
@@ -111,7 +116,7 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
-        model = self._compiled(model, rate, features)
+        model = self._compiled(model, rate, features, xla)
         history = callbacks.History()
         pieces = {
             "timer": self.timer,
@@ -123,9 +128,7 @@ class Run:
         saver = checkpoints.SaveState(
             states, pieces, steps=cost.steps, every=save_every, identity=self.identity(), saved=saved
         )
-        dataset = pipeline.batches(
-            features, batch_size=s["batch_size"], training=True, seed=s["seed"], start=saver.position
-        )
+        dataset = pipeline.batches(features, start=saver.position, **order)
         with saver.running():
             model.fit(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
@@ -141,7 +144,18 @@ class Run:
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
         return self._rows(history, rate)
 
-    def _compiled(self, model, rate, features):
+    def _uses_xla(self, features) -> bool:
+        """Whether XLA compiles the step: what it cannot do is refused before where it was asked for, and left to the graph where not."""
+        s = self.settings
+        fits = features.even and self.task.in_parts and self.ways == KERAS_STEP
+        return devices.uses_xla(s["xla"], s["strategy"]) and (fits or s["xla"] == "on")
+
+    @property
+    def ways(self) -> dict[str, Any]:
+        """The settings that change what a training step is."""
+        return {name: self.settings[name] for name in KERAS_STEP}
+
+    def _compiled(self, model, rate, features, xla: bool):
         """The model with its optimizer and loss, and with a training step of its own where Keras' is not asked for."""
         s = self.settings
         averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
@@ -153,10 +167,9 @@ class Run:
             **averages,
         )
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
-        ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
-        if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
-            model = training_model.TrainingModel(model, divergence=self.task.divergence(), **ways)
-        model.compile(optimizer, loss=self.task.loss())
+        if self.ways != KERAS_STEP:
+            model = training_model.TrainingModel(model, divergence=self.task.divergence(), **self.ways)
+        model.compile(optimizer, loss=self.task.loss(), jit_compile=xla)
         return model
 
     def _rows(self, history, rate) -> list[dict[str, float]]:

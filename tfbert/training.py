@@ -72,10 +72,12 @@ def fine_tune(
     monitor: str | None = None,
     precision: str = "auto",
     strategy: str = "auto",
+    xla: str = "auto",
     seed: int = 0,
     seeds: int = 1,
     new_head: bool = False,
     encoder: str = "lean",
+    gradient_checkpointing: bool = False,
     allow_missing_labels: bool = False,
     overwrite: bool = False,
     resume: bool = False,
@@ -124,6 +126,8 @@ def fine_tune(
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
         strategy: auto, cpu or gpu.
+        xla: on: XLA compiles the training step, and batches are padded to at most four lengths; off: TensorFlow's graph, which on a CPU is
+            faster and leaves padding out; auto (default): on where there is a GPU and all examples have as many rows.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
         seeds: how many runs to make, with `seed` and the numbers after it (default 1): the best by `monitor` is kept, and metrics.json
             has the scores of all, of which the median says more about a recipe than one run (Zhang et al. 2021). One that diverges counts
@@ -131,6 +135,8 @@ def fine_tune(
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
+        gradient_checkpointing: compute the layers of the lean encoder again in the backward pass (default False): the same training in less
+            memory, for about a third more computing (Chen et al. 2016).
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
         overwrite: replace a folder that holds a finished run, and forget one that is not finished (default False).
         resume: go on with a run that was interrupted, or begin where there is none (default False). What it was begun with must be the
@@ -265,7 +271,7 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 _SETTINGS = (
     "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze lora reinitialize accumulate "
-    "ema fgm r_drop patience monitor precision strategy seed new_head encoder"
+    "ema fgm r_drop patience monitor precision strategy xla seed new_head encoder gradient_checkpointing"
 ).split()
 
 

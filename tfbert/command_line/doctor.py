@@ -73,6 +73,7 @@ def examine() -> Iterator[Check]:
     yield _computing()
     yield _gpu()
     yield _tpu()
+    yield _compiler()
     yield _minilm()
     yield _memory()
     yield _disk()
@@ -233,6 +234,19 @@ def _tpu() -> Check:
     found = {"environment": names, "devices": devices, "tensorflow-tpu": wheel}
     advice = "tensorflow's own wheel has no TPU support: pip install --force-reinstall --no-deps tensorflow-tpu, of tf-keras' minor version"
     return _check("tpu", wheel is not None, found, advice)
+
+
+def _compiler() -> Check:
+    """What runs a training step here, as fine-tune's `xla` = auto chooses; on a GPU XLA is tried, as it needs programs of CUDA's."""
+    try:
+        if not devices.uses_xla("auto", "auto"):
+            return _check("training step", True, "TensorFlow's graph")
+        tensorflow = importlib.import_module("tensorflow")
+        tensorflow.function(lambda x: x @ x, jit_compile=True)(tensorflow.ones([8, 8]))
+    except Exception as error:
+        advice = "mend tensorflow first; on a GPU fine-tune with --xla off, or pip install 'tensorflow[and-cuda]'"
+        return _check("training step", False, f"XLA fails: {type(error).__name__}: {str(error)[:200]}", advice)
+    return _check("training step", True, "XLA")
 
 
 def _minilm() -> Check:

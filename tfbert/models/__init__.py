@@ -22,6 +22,7 @@ from tfbert.models.lora import add_lora, merge_lora
 from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
+from tfbert.models.served import check_precision
 
 __all__ = [
     "POOLINGS",
@@ -30,6 +31,7 @@ __all__ = [
     "as_keras",
     "at_token",
     "by_choice",
+    "check_precision",
     "check_task",
     "check_tokenizer",
     "count_parameters",

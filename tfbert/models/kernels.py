@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -194,7 +195,13 @@ class Noise:
     """
 
     def __init__(self, seed, step):
-        self._key, self._step, self._draws = tf.reshape(tf.cast(seed, tf.uint64), [1]), tf.cast(step, tf.uint64), 0
+        self._key, self.step, self._draws = tf.reshape(tf.cast(seed, tf.uint64), [1]), tf.cast(step, tf.uint64), 0
+
+    def again(self, step):
+        """The same noise from here on, drawn by operations of its own: those of `step`, uint64 scalar of the same value."""
+        same = copy.copy(self)
+        same.step = step
+        return same
 
     def drop(self, x, rate: float):
         """Sets elements to 0 with the probability `rate`, and does NOT scale the others by `scale_of(rate)`: a smaller factor can.
@@ -206,7 +213,7 @@ class Noise:
         if rate == 0:
             return x
         size = tf.size(x)
-        counter = tf.stack([tf.constant(0, tf.uint64), self._step * tf.constant(1024, tf.uint64) + self._draws])
+        counter = tf.stack([tf.constant(0, tf.uint64), self.step * tf.constant(1024, tf.uint64) + self._draws])
         self._draws += 1
         words = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[size // 8 + 2], key=self._key, counter=counter, alg=PHILOX, dtype=tf.uint64

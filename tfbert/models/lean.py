@@ -8,9 +8,9 @@ element, and where the head reads nothing but the first token, the last layer co
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,20 @@ import numpy as np
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.keras_model import transformer_of
-from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn, without_gradients
+from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
 from tfbert.models.parts import PARTS, Layer, Parts
+from tfbert.models.served import Served
 
 # There is no public way to ask whether XLA compiles what is being traced.
 control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
+# tf.raw_ops has no XlaOptimizationBarrier.
+xla_ops = lazy("tensorflow.compiler.tf2xla.ops.gen_xla_ops")
 
 ENCODERS = ("lean", "transformers")
-_SERVED: contextvars.ContextVar[dict] = contextvars.ContextVar("served", default={})  # noqa: B039 - it is never written to
 MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
 
 
-def put(model, *, first_token: bool = False) -> None:
+def put(model, *, first_token: bool = False, gradient_checkpointing: bool = False) -> None:
     """Puts the lean encoder in the place of a TF Transformers model's own, where its family has one (see PARTS).
 
     Asked for anything else than hidden states (attentions, a head mask, embeddings as input, a past), the model's own encoder answers.
@@ -37,6 +39,12 @@ def put(model, *, first_token: bool = False) -> None:
     Args:
         model: a built TF Transformers model, such as a TFBertForSequenceClassification.
         first_token: the head reads the first token only; `last_hidden_state` is then [B, 1, D].
+        gradient_checkpointing: keep only the input of each layer in training, and compute the layer again in the backward pass, with the
+            same dropout: equal gradients from less memory, for about a third more computing (Chen et al. 2016, "Training Deep Nets with
+            Sublinear Memory Cost").
+
+    Raises:
+        InputError: gradient_checkpointing for a family that has no lean encoder.
 
     Example:
         >>> from tfbert.models.loading import quiet
@@ -52,56 +60,80 @@ def put(model, *, first_token: bool = False) -> None:
     """
     parts, main = PARTS.get(model.config.model_type), getattr(model, model.base_model_prefix)
     if parts is None or getattr(model.config, "is_decoder", False):
+        if gradient_checkpointing:
+            raise InputError(
+                f"gradient_checkpointing is the lean encoder's, which {model.config.model_type} does not have; it has {', '.join(PARTS)}. "
+                "Leave it out, and lower batch_size or max_length to save memory"
+            )
         return
-    encoder = LeanEncoder(main, parts, first_token)
+    encoder = LeanEncoder(main, parts, first_token, gradient_checkpointing)
     object.__setattr__(main, "lean", encoder)  # past Keras' tracking
     main.call = tf.autograph.experimental.do_not_convert(encoder)
 
 
-def check_encoder(name: str) -> None:
-    """Refuses a name that is no encoder's."""
+def check_encoder(name: str, gradient_checkpointing: bool = False) -> None:
+    """Refuses a name that is no encoder's, and gradient checkpointing where the encoder has none."""
     if name not in ENCODERS:
         raise InputError(f"encoder is {name!r}; it must be one of {', '.join(ENCODERS)}.{suggest(name, ENCODERS)}")
+    if gradient_checkpointing and name != "lean":
+        raise InputError(
+            f"gradient_checkpointing is the lean encoder's, but encoder is {name!r}; leave one of the two out"
+        )
 
 
-@contextlib.contextmanager
-def for_answers(model) -> Iterator[list]:
-    """What is traced within is for answers alone: weights that belong together are put together now, not in every request.
+def for_answers(model, precision: str = "float32") -> Served:
+    """The encoder's weights as an export holds them: what belongs together is put together now, not in every request.
 
-    They stay variables. As constants they were as fast (AVX2, with oneDNN and without), and took 900 MiB more to serve 42 MiB of them.
+    In float32 only what is put together is made anew. In a lower precision all kernels of the layers and the table of words are; the
+    other tables, the norms, the pooler and the head stay float32.
 
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
+        precision: "float32"; "bfloat16": the encoder computes in bfloat16, its norms in float32; or "int8": the weights are kept
+            as int8, with a scale for each output and each word, and the encoder computes in float32.
 
-    Yields:
-        The list of the variables that were made, which must outlive the graph's last use in this process.
+    Returns:
+        The weights; what is traced `with for_answers(model).in_use()` reads them.
+
+    Raises:
+        InputError: no such precision, or a lower one for a model without the lean encoder.
     """
-    model, served = transformer_of(model), {}
-    encoder = vars(getattr(model, model.base_model_prefix)).get("lean")
-    if encoder is not None:
-        layers = encoder.parts(encoder.main).layers
-        for i, layer in enumerate(layers):
-            for projections, factors in _joins(layer, encoder.first_token and i == len(layers) - 1):
-                arrays = [
-                    np.concatenate([np.asarray(value) for value in values], -1)
-                    for values in _scaled(projections, factors)
-                ]
-                served[tuple(map(id, projections))] = [
-                    tf.Variable(array, trainable=False, name="served") for array in arrays
-                ]
-    token = _SERVED.set(served)
-    try:
-        with without_gradients():
-            yield [variable for variables in served.values() for variable in variables]
-    finally:
-        _SERVED.reset(token)
+    encoder, served = _encoder_of(model), Served(precision)
+    if encoder is None:
+        if served.lower:
+            raise InputError(
+                f"precision is {precision!r}, which needs the lean encoder, and this model has none (it was built with "
+                f'encoder="transformers", or its family is none of {", ".join(PARTS)}); take float32'
+            )
+        return served
+    parts, layers = encoder.parts(encoder.main), encoder.parts(encoder.main).layers
+    for i, layer in enumerate(layers):
+        products = _joins(layer, encoder.first_token and i == len(layers) - 1)
+        if served.lower:
+            products += [([each], [1]) for each in (layer.output, layer.up, layer.down)]
+        for projections, factors in products:
+            kernel, bias = (
+                np.concatenate([np.asarray(v) for v in values], -1) for values in _scaled(projections, factors)
+            )
+            served.put(projections, kernel, bias)
+    if served.lower:
+        served.put([parts.embeddings], parts.embeddings.weight, None)
+        if parts.project is not None:
+            served.put([parts.project], parts.project.kernel, parts.project.bias)
+    return served
+
+
+def _encoder_of(model) -> LeanEncoder | None:
+    model = transformer_of(model)
+    return vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
 
 
 class LeanEncoder:
     """What `put` puts in the place of the main layer's `call`."""
 
-    def __init__(self, main, parts: Callable[[Any], Parts], first_token: bool):
+    def __init__(self, main, parts: Callable[[Any], Parts], first_token: bool, gradient_checkpointing: bool):
         self.main, self.parts, self.first_token, self.own = main, parts, first_token, main.call
+        self.gradient_checkpointing = gradient_checkpointing
         # Keras seeds NumPy's generator with its own (keras.utils.set_random_seed).
         self.seed = int(np.random.randint(2**31))
         # Each replica of a strategy counts for itself.
@@ -157,9 +189,13 @@ class LeanEncoder:
                 first = places.first(x)
                 x = _finish(layer, first, _attend_first(layer, first, x, places, bias, drawn), drawn)
             else:
-                x = _finish(layer, x, _attend(layer, x, places, bias, drawn), drawn)
+                # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
+                again = self.gradient_checkpointing and drawn and i < len(parts.layers) - 1
+                x = (_compute_again if again else _compute)(layer, x, places, bias, drawn)
         x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
         hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
+        if Served.now():  # the head's precision is its own
+            hidden = tf.cast(hidden, tf.float32)
         return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
 
     def _noise(self) -> Noise:
@@ -185,7 +221,9 @@ def _in_xla() -> bool:
 def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
     """Ids [B, T] -> the lowest layer's input [N, D]."""
     tables, length = parts.embeddings, places.length
-    x = tf.gather(tables.weight, places.flat(ids))
+    served = Served.now()
+    words = served and served.get([tables])
+    x = words.rows(places.flat(ids)) if words else tf.gather(tables.weight, places.flat(ids))
     if parts.first_position is None:
         positions = tf.broadcast_to(tf.range(length), [places.batch, length])
     else:
@@ -203,12 +241,66 @@ def _embed(parts: Parts, ids, types, places: Places, noise: Noise | None):
     if noise:
         rate = tables.dropout.rate
         x = noise.drop(x, rate) * scale_of(rate)
-    return x if parts.project is None else dense(x, parts.project.kernel, parts.project.bias)
+    if served and served.precision == "bfloat16":
+        x = tf.cast(x, tf.bfloat16)
+    return x if parts.project is None else _product(x, [parts.project])
+
+
+def _compute(layer: Layer, x, places: Places, bias, noise: Noise | None):
+    """One layer, [N, D] -> [N, D]."""
+    return _finish(layer, x, _attend(layer, x, places, bias, noise), noise)
+
+
+def _compute_again(layer: Layer, x, places: Places, bias, noise: Noise):
+    """One layer of which only the input is kept: [N, D] -> [N, D].
+
+    Not tf.recompute_grad: in the backward pass Keras no longer casts variables to the precision of the layer, so they are read here.
+    """
+    dense_parts, norms = (
+        {name: getattr(layer, name) for name in names}
+        for names in (("query", "key", "value", "output", "up", "down"), ("attention_norm", "output_norm"))
+    )
+    read = [tf.convert_to_tensor(value) for part in dense_parts.values() for value in (part.kernel, part.bias)]
+    read += [tf.convert_to_tensor(value) for part in norms.values() for value in (part.gamma, part.beta)]
+    begin = noise.again(noise.step)
+
+    def compute(own: Noise, x, *weights):
+        pairs = iter(zip(weights[::2], weights[1::2]))
+        parts = {
+            name: types.SimpleNamespace(kernel=kernel, bias=offset)
+            for name, (kernel, offset) in zip(dense_parts, pairs)
+        }
+        parts |= {
+            name: types.SimpleNamespace(gamma=scale, beta=shift, epsilon=part.epsilon)
+            for (name, part), (scale, shift) in zip(norms.items(), pairs)
+        }
+        return _compute(dataclasses.replace(layer, **parts), x, places, bias, own)
+
+    @tf.custom_gradient
+    def forward(x, *weights):
+        def gradient(upstream):
+            step, *inputs = _held_back([noise.step, x, *weights], upstream)
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                result = compute(begin.again(step), *inputs)
+            return tape.gradient(result, inputs, upstream)
+
+        return compute(noise, x, *weights), gradient
+
+    return forward(x, *read)
+
+
+def _held_back(values, until):
+    """The values, but not before `until` is there; else operations on them, the same as before, would be merged with those and kept."""
+    if _in_xla():
+        return xla_ops.xla_optimization_barrier(input=[*values, until])[:-1]
+    with tf.control_dependencies([until]):
+        return [tf.identity(value) for value in values]
 
 
 def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
     """What each token takes from the others, [N, D] -> [N, D]."""
-    qkv = dense(x, *_joined(*_joins(layer, False)[0]))
+    qkv = _product(x, *_joins(layer, False)[0])
     query, key, value = _by_head(places.padded(qkv), 3, layer, places)
     context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
     return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
@@ -217,16 +309,17 @@ def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
 def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
     """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
     of_query, of_others = _joins(layer, True)
-    query, others = dense(first, *_joined(*of_query)), dense(x, *_joined(*of_others))
+    query, others = _product(first, *of_query), _product(x, *of_others)
     key, value = _by_head(places.padded(others), 2, layer, places)
     query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
     return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
 
 
-def _joined(projections, factors):
-    """The kernels and biases of projections of one input, each times its factor, side by side: [D, sum of E], [sum of E]."""
-    found = _SERVED.get().get(tuple(map(id, projections)))
-    return found or [tf.concat(values, -1) for values in _scaled(projections, factors)]
+def _product(x, projections, factors=(1,)):
+    """x times the kernels of projections of one input, each times its factor, side by side, plus their biases: [N, D] -> [N, sum of E]."""
+    served = Served.now()
+    matrix = served and served.get(projections)
+    return matrix.product(x) if matrix else dense(x, *(tf.concat(v, -1) for v in _scaled(projections, factors)))
 
 
 def _scaled(projections, factors):
@@ -235,7 +328,7 @@ def _scaled(projections, factors):
 
 
 def _joins(layer: Layer, first_token: bool):
-    """What `_joined` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
+    """What `_product` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
     share = _size(layer) ** -0.5
     if first_token:
         return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
@@ -262,18 +355,17 @@ def _finish(layer: Layer, x, context, noise: Noise | None):
     """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
     scale = scale_of(layer.attention_dropout) if noise else 1.0
     x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
-    between = layer.activation(dense(x, layer.up.kernel, layer.up.bias))
+    between = layer.activation(_product(x, [layer.up]))
     return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
 
 
 def _add(norm, x, y, projection, scale: float, rate: float, noise: Noise | None):
     """norm(x + dropout(scale * y @ kernel + bias)); what dropout scales by, and `scale`, go into the weights, where they cost least."""
-    kernel, offset = projection.kernel, projection.bias
-    if noise:
-        after = scale_of(rate)
-        kernel, offset = kernel * (scale * after), offset * after
-    y = dense(y, kernel, offset)
-    return _norm(norm, (noise.drop(y, rate) if noise else y) + x)
+    if not noise:
+        return _norm(norm, _product(y, [projection]) + x)
+    after = scale_of(rate)
+    y = dense(y, projection.kernel * (scale * after), projection.bias * after)
+    return _norm(norm, noise.drop(y, rate) + x)
 
 
 def _norm(layer, x):

@@ -49,6 +49,7 @@ def load(
     new_head: bool = False,
     seed: int = 0,
     encoder: str = "lean",
+    gradient_checkpointing: bool = False,
     **config_changes: Any,
 ):
     """Builds a TF Transformers model and reads a checkpoint's weights into it.
@@ -65,6 +66,7 @@ def load(
         new_head: drop the head that the checkpoint has and begin a new one (default False).
         seed: of the new head's numbers; the same seed gives the same head whatever was drawn before (default 0).
         encoder: "lean", faster and of equal outputs (see `lean`; default), or "transformers", the layers of TF Transformers.
+        gradient_checkpointing: compute each layer of the lean encoder again in the backward pass, for less memory (see `lean.put`).
         **config_changes: other settings of config.json, such as hidden_dropout_prob=0.2 or problem_type="regression".
 
     Returns:
@@ -80,7 +82,7 @@ def load(
         ...
         tfbert.errors.InputError: ...
     """
-    check_encoder(encoder)
+    check_encoder(encoder, gradient_checkpointing)
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
     folder = find_checkpoint(str(checkpoint))
@@ -104,7 +106,7 @@ def load(
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
-        put(model, first_token=kind.first_token)
+        put(model, first_token=kind.first_token, gradient_checkpointing=gradient_checkpointing)
     return model
 
 

@@ -14,13 +14,13 @@ from tfbert import tokenization
 from tfbert._compat import lazy, tf, versions
 from tfbert.errors import InputError
 from tfbert.files import new_directory, sha256, write_json
-from tfbert.serving import warmup
+from tfbert.serving import accuracy, warmup
 from tfbert.serving.inputs import feeds, spread
 from tfbert.serving.layout import INFORMATION, WARMUP, new_version
 from tfbert.serving.lengths import by_length, can_be_grouped
 from tfbert.serving.operations import check_operations, operations
 from tfbert.serving.rows import rows
-from tfbert.serving.self_test import as_rows, check_export, check_ids, hard_cases, serialized
+from tfbert.serving.self_test import as_rows, check_export, check_ids, hard_cases, serialized, tolerance
 
 # Whoever only calls an export does not need the models.
 models = lazy("tfbert.models")
@@ -38,6 +38,9 @@ def export(
     version: int | None = None,
     target: str = "2.20",
     texts: Iterable = (),
+    precision: str = "float32",
+    data: Iterable | None = None,
+    max_drop: float = 0.01,
 ) -> Path:
     """Writes a model, with its tokenizer and its answers, as one TensorFlow graph for TF Serving.
 
@@ -58,13 +61,19 @@ def export(
         target: the TF Serving release that must be able to run it, "2.19" or "2.20" (default "2.20", the newest).
         texts: more rows to compare, as `Predictor` takes them: the user's own data, say. The first of them are stored with their
             answers.
+        precision: of the encoder: "float32" (default: as the model computes), "bfloat16" (half the size, computed in bfloat16, for
+            processors that have its instructions) or "int8" (a quarter of the size, computed in float32).
+        data: labelled examples that the model was not trained on; a precision lower than float32 needs them. The model and the export
+            are scored on them, and both scores stored in tfbert.json.
+        max_drop: how far the task's monitored score may fall below the model's, from 0 to 1 (default 0.01); of a score of which less
+            is better, by which share it may rise.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        InputError: the version is taken, the tokenizer has no graph, the weights are not finite, or the target cannot run an
-            operation of the model.
+        InputError: the version is taken, the tokenizer has no graph, the weights are not finite, the target cannot run an operation
+            of the model, the model has no lower precision, or the score falls by more than `max_drop`.
         RuntimeError: the export does not answer as the model does. That is a fault of tfbert.
 
     Example:
@@ -72,25 +81,36 @@ def export(
         PosixPath('saved_models/reviews/1')
     """
     operations(target)  # an unknown target is told before the work
+    models.check_precision(precision)
+    examples = accuracy.checked(task, precision, data, max_drop)
     place = new_version(directory, version)
     texts = as_rows(task, texts)
     models.check_task(task, model, tokenizer)
     check_weights(model)
+    served = models.for_answers(model, precision)
     tokenize = tokenization.graph_tokenizer(tokenizer)
     cases = hard_cases(task, tokenizer, texts)
     check_ids(task, tokenize, cases)
     with new_directory(place) as folder:
-        module, signatures = serving_module(task, model, tokenize)
+        module, signatures = serving_module(task, model, tokenize, served)
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
         check_operations(folder, target)
         loaded = tf.saved_model.load(str(folder))
-        check_export(task, model, module, loaded, cases)
+        # In a lower precision the numbers are those of the graph before it was saved; how far they are from float32, the scores say.
+        check_export(
+            task, signatures["tokens"] if served.lower else model, module, loaded, cases, tolerance(model, precision)
+        )
+        scores = None
+        if examples is not None:
+            scores = accuracy.scores(task, model, tokenizer, loaded, examples)
+            accuracy.check_scores(task, precision, scores, max_drop)
         requests = list(warmup_requests(task, tokenize, loaded))
         warmup.write(folder / WARMUP, requests, name=task.name)
         warmup.replay(folder / WARMUP, loaded)
         outputs = list(signatures["serving_default"].structured_outputs)
-        write_json(folder / INFORMATION, information(task, tokenizer, loaded, outputs, target, texts, requests))
+        about = {"target": target, "precision": precision, "scores": scores}
+        write_json(folder / INFORMATION, information(task, tokenizer, loaded, outputs, about, texts, requests))
     return place
 
 
@@ -103,7 +123,7 @@ def check_weights(model) -> None:
             )
 
 
-def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
+def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
     """Returns a tf.Module with the variables that inference reads, and the signatures by name."""
     ids = {tensor.name: tf.TensorSpec(tensor.shape, tf.int32, tensor.name) for tensor in model.inputs}
     strings = {name: tf.TensorSpec(shape, tf.string, name) for name, shape in task.input_shapes.items()}
@@ -123,7 +143,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
         return task.infer(tokens(**features), rows)
 
     # Both traced once and called by the signatures, so the graph holds the model and the tokenizer once.
-    with models.for_answers(model) as served:
+    with served.in_use():
         tokens = tokens.get_concrete_function(**ids)
     infer = infer.get_concrete_function(**strings)
 
@@ -143,7 +163,7 @@ def serving_module(task, model, tokenize) -> tuple[Any, dict[str, Any]]:
     for name in _example_signatures(task, infer):
         signatures[name] = over_examples(name)
     module = tf.Module()
-    module.weights, module.served = list(tokens.variables), served
+    module.weights = list(tokens.variables)
     module.tokenizer = tokenize  # holds whatever resources the tokenizer has
     return module, signatures
 
@@ -186,7 +206,7 @@ def warmup_requests(task, tokenize, loaded):
                 yield warmup.Request(name, name, {"inputs": np.array(serialized(texts), object)})
 
 
-def information(task, tokenizer, loaded, outputs, target: str, texts, requests) -> dict[str, Any]:
+def information(task, tokenizer, loaded, outputs, about: dict, texts, requests) -> dict[str, Any]:
     """What assets.extra/tfbert.json holds."""
     warm = [request.inputs for request in requests if request.signature == "serving_default"]
     inputs = [{name: text[name] for name in task.inputs} for text in texts[: GOLDEN - 2]]
@@ -199,7 +219,7 @@ def information(task, tokenizer, loaded, outputs, target: str, texts, requests) 
         "inputs": list(task.inputs),
         "outputs": list(outputs),
         "labels": list(task.to_json().get("labels", ())),
-        "target": target,
+        **{name: value for name, value in about.items() if value is not None},
         "versions": versions(),
         "tokenizer_sha256": tokenizer_sha256(tokenizer),
         "golden": [{"inputs": row, "answer": answer} for row, answer in zip(inputs, answers, strict=True)],

@@ -79,27 +79,33 @@ def _same(texts, name: str, theirs: list, ours: list) -> None:
         raise RuntimeError(f"the tokenizer in the graph gives {len(ours)} rows, the training's {len(theirs)}")
 
 
-def check_export(task, model, module, loaded, cases) -> None:
-    """Compares every signature of a loaded export with the Python model, and the form of its outputs with TF Serving's rules.
+def check_export(task, compute, module, loaded, cases, limit: float) -> None:
+    """Compares every signature of a loaded export with what is computed here, and the form of its outputs with TF Serving's rules.
 
     Args:
         task: the task.
-        model: the Keras model.
+        compute: from ids by name to outputs by name: the Keras model, or the graph that was saved.
         module: the module that was saved.
         loaded: what `tf.saved_model.load` made of it.
         cases: what `hard_cases` returned.
+        limit: how far a number may be off (see `tolerance`).
 
     Raises:
         RuntimeError: names the signature, the output and the texts that differ.
     """
     _check_variables(module, loaded)
-    limit = tolerance(model)
     signatures, ties, count = loaded.signatures, 0, 0
+    names = signatures["tokens"].structured_input_signature[1]
     for chosen, rows in cases:
-        outputs = dict(model(rows.ids, training=False))
+        ids = {name: rows.ids[name] for name in names}
+        outputs = dict(
+            compute(**ids)
+            if isinstance(compute, tf.types.experimental.ConcreteFunction)
+            else compute(ids, training=False)
+        )
         inferred = task.infer(outputs, rows)
         texts = feeds(chosen, task.input_shapes)
-        got = signatures["tokens"](**{tensor.name: rows.ids[tensor.name] for tensor in model.inputs})
+        got = signatures["tokens"](**ids)
         # A model that pools its rows gives one output an example, others one a row.
         texts_of = chosen if "example" in rows.ids else [chosen[i] for i in rows.example.numpy()]
         _compare("tokens", outputs, got, texts_of, limit)
@@ -117,9 +123,9 @@ def check_export(task, model, module, loaded, cases) -> None:
     _check_rough_requests(task, signatures)
 
 
-def tolerance(model) -> float:
+def tolerance(model, precision: str = "float32") -> float:
     """How far an exported number may be from the model's: float32 rounding, or more where the hardware or the policy rounds more."""
-    if any(layer.compute_dtype in ("bfloat16", "float16") for layer in model.layers):
+    if precision == "bfloat16" or any(layer.compute_dtype in ("bfloat16", "float16") for layer in model.layers):
         return 2e-2  # bfloat16 has 8 bits
     if tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
         return 1e-3  # TensorFloat-32 has 11 bits

@@ -98,11 +98,12 @@ class Task(abc.ABC):
     # 2. features -> outputs
 
     @abc.abstractmethod
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
+    def build(self, checkpoint, **options):
         """Returns the Keras model: a dict of int32 ids [R, T] in, a dict of float32 outputs out.
 
-        `new_head` begins a new head where the checkpoint has one already: to go on from a model of another task. `encoder` is "lean",
-        or "transformers" for TF Transformers' own layers, slower and of equal outputs.
+        Args:
+            checkpoint: a folder, the packaged "all-MiniLM-L6-v2", or a name on the Hugging Face hub.
+            options: `seed`, `new_head`, `encoder` and `gradient_checkpointing`, as `models.load` takes them.
         """
 
     @abc.abstractmethod

@@ -106,9 +106,9 @@ class MaskedLM(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
+    def build(self, checkpoint, **options):
         vocabulary = tokenization.Vocabulary(tokenization.load_tokenizer(checkpoint))
-        model = models.load(checkpoint, self.head, seed=seed, new_head=new_head, encoder=encoder)
+        model = models.load(checkpoint, self.head, **options)
         return models.at_token(model, vocabulary.mask_id)
 
     def loss(self):

@@ -131,8 +131,8 @@ class MultipleChoice(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
-        return models.by_choice(models.load(checkpoint, self.head, seed=seed, new_head=new_head, encoder=encoder))
+    def build(self, checkpoint, **options):
+        return models.by_choice(models.load(checkpoint, self.head, **options))
 
     def loss(self):
         return self._loss

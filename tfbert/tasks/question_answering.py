@@ -165,8 +165,8 @@ class QuestionAnswering(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
-        model = models.as_keras(models.load(checkpoint, self.head, seed=seed, new_head=new_head, encoder=encoder))
+    def build(self, checkpoint, **options):
+        model = models.as_keras(models.load(checkpoint, self.head, **options))
         return models.without_padding(model)
 
     def loss(self):

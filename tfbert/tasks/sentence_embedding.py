@@ -144,8 +144,8 @@ class SentenceEmbedding(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
-        encoder = models.load(checkpoint, self.head, seed=seed, new_head=new_head, encoder=encoder)
+    def build(self, checkpoint, **options):
+        encoder = models.load(checkpoint, self.head, **options)
         return models.sentence_encoder(encoder, self.pooling, normalize=self.normalize)
 
     @property

@@ -277,11 +277,11 @@ class SequenceClassification(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
+    def build(self, checkpoint, **options):
         self._check_complete()
         names = dict(enumerate(self.labels or ("score",)))
         kind = self.kind if self.kind == "regression" else f"{self.kind}_label_classification"
-        options = {"seed": seed, "new_head": new_head, "encoder": encoder, **models.dropout(self.dropout)}
+        options |= models.dropout(self.dropout)
         model = models.load(checkpoint, self.head, id2label=names, problem_type=kind, **options)
         if self.head_bias and "classifier.bias" in model.load_report.missing:
             model.classifier.bias.assign(self.head_bias)

@@ -167,12 +167,10 @@ class TokenClassification(Task):
 
     # 2. features -> outputs
 
-    def build(self, checkpoint, *, seed: int = 0, new_head: bool = False, encoder: str = "lean"):
+    def build(self, checkpoint, **options):
         changes = models.dropout(self.dropout)
         names = dict(enumerate(self.labels))
-        return models.as_keras(
-            models.load(checkpoint, self.head, id2label=names, seed=seed, new_head=new_head, encoder=encoder, **changes)
-        )
+        return models.as_keras(models.load(checkpoint, self.head, id2label=names, **options, **changes))
 
     def loss(self):
         return losses.token_crossentropy
