@@ -3,7 +3,7 @@
 #   make demo    fine-tune, score, export, and ask the exported model, in a few minutes on two CPU cores
 #   make test    every test, docstring example and README block, offline, against the installed package
 #   make lint    ruff
-#   make bench   tfbert beside its peers; `make bench PART=serving` for one part: tokenization, training or serving
+#   make bench   tfbert beside its peers; `make bench PART=serving` for one part (benchmarks/README.md names them all)
 #   make clean   forget everything that was made
 #
 # Another interpreter: make PYTHON=python3.12 test
@@ -29,10 +29,13 @@ lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-PART ?= tokenization training serving
+# A part is a script, or SCRIPT-SETTING. training-long and training-base need what benchmarks/prepare_data.py makes.
+PART ?= tokenization training serving features input_pipeline start
 bench: $(VENV)/package.stamp .venv-peers/stamp
 	@mkdir -p build
-	@set -e; for part in $(PART); do $(BIN)/python benchmarks/$$part.py > build/bench-$$part.json; cat build/bench-$$part.json; done
+	@set -e; for part in $(PART); do \
+	  setting=$$(case $$part in (*-*) echo --setting $${part#*-};; esac); \
+	  $(BIN)/python benchmarks/$${part%%-*}.py $$setting > build/bench-$$part.json; cat build/bench-$$part.json; done
 
 clean:
 	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .coverage

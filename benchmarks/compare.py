@@ -27,6 +27,7 @@ def key(result: dict) -> str:
     settings = result.get("settings", result)
     parts = (
         result.get("benchmark", "tokenization"),
+        settings.get("setting"),
         settings.get("data"),
         settings.get("checkpoint"),
         result.get("precision"),
@@ -39,8 +40,6 @@ def ratios(result: dict) -> dict[str, float]:
     found = {
         f"{peer} {name}": value for peer, values in result.get("ratios", {}).items() for name, value in values.items()
     }
-    if "ratio" in result:
-        found["trainer tokens_per_second"] = result["ratio"]
     found |= {
         name.removeprefix("graph_over_"): value for name, value in result.items() if name.startswith("graph_over_")
     }

@@ -1,6 +1,6 @@
 """The peer of training.py: the Hugging Face Trainer (PyTorch), one epoch for each line on stdin. Runs in .venv-peers.
 
-    python peers_training.py JOB.json
+    python peers_training.py JOB.json           with "only_input" in the job, the batches are made and not learnt from
 
 Every epoch is one JSON line on stdout: the first, the warm-up, at once; each further one when a line arrives.
 """
@@ -45,16 +45,18 @@ class OneEpochAtATime(transformers.TrainerCallback):
         self.begin, self.cpu_begin = time.perf_counter(), time.process_time()
 
     def on_log(self, args, state, control, logs, **_):
-        if "loss" not in logs:
-            return  # the summary at the end of the training
+        if "loss" in logs:  # there is none in the summary at the end of the training
+            self.done(loss=logs["loss"])
+
+    def done(self, **values):
         counted = self.collator
         self.report(
             seconds=time.perf_counter() - self.begin,
             cpu_seconds=time.process_time() - self.cpu_begin,
             tokens=counted.tokens,
             padding_share=1 - counted.tokens / counted.positions,
-            loss=logs["loss"],
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            **values,
             **self.about,
         )
         self.about, counted.tokens, counted.positions = {}, 0, 0
@@ -121,7 +123,15 @@ def main() -> None:
         trainer = transformers.Trainer(
             model, arguments, data_collator=collator, train_dataset=rows, processing_class=tokenizer
         )
-        trainer.add_callback(OneEpochAtATime(collator, report, about))
+        waiter = OneEpochAtATime(collator, report, about)
+        if job.get("only_input"):
+            loader = trainer.get_train_dataloader()
+            for _ in range(job["epochs"]):
+                for _ in loader:
+                    pass
+                waiter.done()
+            return
+        trainer.add_callback(waiter)
         trainer.train()
 
 

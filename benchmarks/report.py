@@ -58,6 +58,15 @@ def machine(result: dict) -> str:
     return f"{place['processor']}, {cores} cores, {' '.join(flags)}{without}. Load average {before} before, {after} after{busy}."
 
 
+def where(result: dict, sides: dict[str, dict]) -> str:
+    """The machine and the versions of all sides."""
+    versions: dict[str, dict[str, None]] = {}  # the inner one as an ordered set: sides may differ in their Transformers
+    for side in sides.values():
+        for name, version in side.get("versions", {}).items():
+            versions.setdefault(name, {})[version] = None
+    return f"{machine(result)} " + ", ".join(f"{name} {' and '.join(of)}" for name, of in versions.items()) + "."
+
+
 def serving(result: dict) -> str:
     settings, about = result["settings"], result["about"]
     given = "".join(f" {name}={value} for all." for name, value in settings["environment"].items())
@@ -101,15 +110,14 @@ def training(result: dict) -> str:
         side = result[name]
         padding, memory = f"{side['padding_share']['median']:.1%}", f"{side['peak_memory_bytes'] / 2**20:,.0f}"
         rows.append([name, number(side["tokens_per_second"], 0), number(side["cpu_seconds"]), padding, memory])
-    rows.append(["ratio", number(result["ratio"]), "", "", ""])
-    versions = {**result["tfbert"]["versions"], **result["trainer"]["versions"]}
+    ratios = result["ratios"]["trainer"]
+    rows.append(["ratio", number(ratios["tokens_per_second"]), "", "", number(ratios["peak_memory"])])
     return "\n\n".join(
         [
-            f"## Training: {settings['data']}, {result['precision']}",
-            f"{settings['checkpoint']}, {settings['rows']} rows, batch {settings['batch_size']}, {settings['threads']} threads, "
-            f"{settings['rounds']} epochs a side. {machine(result)} "
-            + ", ".join(f"{name} {it}" for name, it in versions.items())
-            + ".",
+            f"## Training, setting {settings['setting']}: {settings['data']}, {result['precision']}",
+            f"{settings['checkpoint']}, {result['tfbert']['parameters'] / 1e6:.1f} M parameters, {settings['rows']} rows, "
+            f"at most {settings['max_length']} tokens, batch {settings['batch_size']}, {settings['threads']} threads, "
+            f"{settings['rounds']} epochs a side. {where(result, {name: result[name] for name in ('tfbert', 'trainer')})}",
             markdown(rows),
         ]
     )
@@ -122,7 +130,57 @@ def tokenization(result: dict) -> str:
     )
 
 
-SECTIONS = {"serving": serving, "training": training, "tokenization": tokenization}
+def features(result: dict) -> str:
+    settings, columns = result["settings"], {"texts_per_second": ("texts/s", 0), "cpu_ms_a_text": ("CPU ms a text", 2)}
+    columns |= {name: COLUMNS[name] for name in ("cold_start_seconds", "peak_memory_mib")}
+    titles, apart = [title for title, _ in columns.values()], result["largest_difference"]
+    sides, compared = [["", *titles, "vectors apart by"]], [["", *titles]]
+    for name, side in result["sides"].items():
+        figures = [number(side["measures"][key], digits) for key, (_, digits) in columns.items()]
+        sides.append([name, *figures, f"{apart[name]:g}" if name in apart else ""])
+    compared += [[name, *(number(found[key]) for key in columns)] for name, found in result["ratios"].items()]
+    words = "{} to {}, median {:g}".format(result["words"][0], result["words"][2], result["words"][1])
+    about = (
+        f"{settings['checkpoint']}, {result['texts']} texts of {words} words, batches of {settings['batch']}, vectors of "
+        f"{result['dimensions']}; {settings['threads']} threads a side; {settings['rounds']} rounds, {settings['starts']} cold starts."
+    )
+    title = f"## Sentence vectors: {settings['data']}"
+    return "\n\n".join([title, f"{about} {where(result, result['sides'])}", markdown(sides), markdown(compared)])
+
+
+def input_pipeline(result: dict) -> str:
+    settings, ratios = result["settings"], result["ratios"]["trainer"]
+    rows, sides = [["", "rows/s", "CPU us a row", "padding"]], {name: result[name] for name in ("tfbert", "trainer")}
+    for name, side in sides.items():
+        padding = f"{side['padding_share']['median']:.1%}"
+        rows.append([name, number(side["rows_per_second"], 0), number(side["cpu_us_a_row"], 1), padding])
+    rows.append(["ratio", number(ratios["rows_per_second"]), number(ratios["cpu_us_a_row"]), ""])
+    about = (
+        f"{settings['rows']:,} rows, at most {settings['max_length']} tokens, batch {settings['batch_size']}, "
+        f"{settings['threads']} threads, {settings['rounds']} epochs a side."
+    )
+    return f"## Input pipeline: {settings['data']}\n\n{about} {where(result, sides)}\n\n{markdown(rows)}"
+
+
+def start(result: dict) -> str:
+    rows, limits = [["", "seconds", "CPU s", "limit", "ratio"]], result["limits"]
+    ratios = {peer: value for peer, found in result["ratios"].items() for value in found.values()}
+    for name, side in result["sides"].items():
+        limit = f"{limits[name]['seconds']:g}{'' if limits[name]['kept'] else ', not kept'}" if name in limits else ""
+        ratio = number(ratios[name]) if name in ratios else ""
+        rows.append([name, number(side["seconds"]), number(side["cpu_seconds"]), limit, ratio])
+    about = f"{result['settings']['rounds']} processes of each, in turn. {machine(result)}"
+    return f"## Start\n\n{about}\n\n{markdown(rows)}"
+
+
+SECTIONS = {
+    "features": features,
+    "input_pipeline": input_pipeline,
+    "serving": serving,
+    "start": start,
+    "training": training,
+    "tokenization": tokenization,
+}
 
 
 def main(paths: list[str], stored: Path = STORED, place: Path = PLACE) -> int:

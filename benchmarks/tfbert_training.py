@@ -1,6 +1,6 @@
 """tfbert's side of training.py: `build`, `compile` and `fit` as `tfbert.fine_tune` calls them, one epoch for each line on stdin.
 
-    python tfbert_training.py JOB.json
+    python tfbert_training.py JOB.json          with "only_input" in the job, the batches are made and not learnt from
 
 Every epoch is one JSON line on stdout: the first, the warm-up, at once; each further one when a line arrives.
 """
@@ -43,13 +43,16 @@ class OneEpochAtATime(keras.callbacks.Callback):
         self.begin, self.cpu_begin = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.done(epoch, loss=float(logs["loss"]))
+
+    def done(self, epoch, **values):
         self.report(
             seconds=time.perf_counter() - self.begin,
             cpu_seconds=time.process_time() - self.cpu_begin,
             tokens=self.tokens,
             padding_share=self.padding_shares[epoch],
-            loss=float(logs["loss"]),
             peak_memory_bytes=devices.peak_memory_bytes(),
+            **values,
             **self.about,
         )
         self.about = {}
@@ -101,10 +104,17 @@ def main() -> None:
         "versions": _compat.versions(),
     }
     shares = [padding_share(lengths, job["batch_size"], job["seed"], epoch) for epoch in range(job["epochs"])]
+    data = pipeline.batches(features, batch_size=job["batch_size"], training=True, seed=job["seed"])
     waiter = OneEpochAtATime(int(lengths.sum()), shares, report, about)
+    if job.get("only_input"):
+        for epoch in range(job["epochs"]):
+            for _ in data:
+                pass
+            waiter.done(epoch)
+        return
     model.compile(optimizer, loss=task.loss())
     model.fit(
-        pipeline.batches(features, batch_size=job["batch_size"], training=True, seed=job["seed"]),
+        data,
         epochs=job["epochs"],
         verbose=0,
         callbacks=[callbacks.EpochTimer(), callbacks.StopOnNonFinite(), waiter],

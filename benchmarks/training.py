@@ -1,6 +1,8 @@
 """Training steps beside the Hugging Face Trainer (PyTorch, dynamic padding, group by length): prints tokens a second and their ratio.
 
     python benchmarks/training.py                                  # the bundled messages, all of them
+    python benchmarks/training.py --setting long                   # movie reviews cut at 256 tokens, from prepare_data.py
+    python benchmarks/training.py --setting base                   # 12 layers, 768 wide, random weights, for speed and memory
     python benchmarks/training.py --data reviews.csv --label stars --rows 512 --max-length 256
 
 Both sides train the same checkpoint on the same rows with the same batch size, precision, threads, dropout, clipping and AdamW.
@@ -29,6 +31,14 @@ HERE = Path(__file__).resolve().parent
 # What decides how fast matrices are multiplied; the rest of /proc/cpuinfo's flags is noise here.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 # The defaults of `tfbert fine-tune`; the Trainer is given the same.
+BASE = "bert-base-random"  # a checkpoint that bert_base.py makes
+REVIEWS = str(HERE.parent / "build" / "data" / "movie_reviews" / "train.csv")
+# The options of each named setting, where they differ from the defaults.
+SETTINGS = {
+    "short": {},
+    "long": {"data": REVIEWS, "rows": 128, "batch_size": 16, "max_length": 256},
+    "base": {"data": REVIEWS, "rows": 64, "batch_size": 16, "rounds": 3, "checkpoint": BASE},
+}
 RECIPE = {"learning_rate": 5e-5, "warmup_fraction": 0.1, "weight_decay": 0.01, "clip_norm": 1.0, "seed": 0}
 
 
@@ -94,9 +104,11 @@ def summary(rounds: list[dict]) -> dict:
     }
 
 
-def ratio(ours: list[dict], theirs: list[dict]) -> dict[str, float]:
-    """How many times as many real tokens a second we train as the peer: of each pair of neighbouring rounds."""
-    return spread([(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"]) for a, b in zip(ours, theirs)])
+def ratios(ours: list[dict], theirs: list[dict]) -> dict[str, dict[str, float]]:
+    """How many times as good we are as the peer: real tokens a second of each pair of neighbouring rounds, and the peaks."""
+    speeds = [(a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"]) for a, b in zip(ours, theirs)]
+    peaks = [max(r["peak_memory_bytes"] for r in rounds) for rounds in (theirs, ours)]
+    return {"tokens_per_second": spread(speeds), "peak_memory": spread([peaks[0] / peaks[1]])}
 
 
 def machine(cpuinfo: str) -> dict:
@@ -124,13 +136,17 @@ def table(result: dict) -> str:
             f"{100 * row['padding_share']['median']:8.1f}%{row['peak_memory_bytes'] / 2**20:9,.0f} MiB"
             f"  {row['losses'][0]:.3f} -> {row['losses'][-1]:.3f}"
         )
-    of = result["ratio"]
+    of = result["ratios"]["trainer"]["tokens_per_second"]
     lines.append(f"tfbert / trainer: {of['median']:.2f} times the tokens a second ({of['min']:.2f} to {of['max']:.2f})")
     return "\n".join(lines)
 
 
-def measure(job: dict, rounds: int, peer_python: str) -> dict:
-    """Prepares both workers, lets them run in turn, and returns the result."""
+def take_turns(job: dict, rounds: int, peer_python: str) -> tuple[dict, dict, str]:
+    """Prepares both workers and lets them run in turn.
+
+    Returns:
+        Of each side its first report, the warm-up; of each side the reports of its rounds; and the precision of both.
+    """
     workers = []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -155,23 +171,39 @@ def measure(job: dict, rounds: int, peer_python: str) -> dict:
         finally:
             for worker in workers:
                 worker.stop()
+    return found, epochs, job["precision"]
+
+
+def measure(job: dict, rounds: int, peer_python: str) -> dict:
+    """Both sides' rounds as figures, with their ratios."""
+    found, epochs, precision = take_turns(job, rounds, peer_python)
     about = ("optimizer", "attention", "dropout", "parameters", "versions")
     return {
-        "precision": job["precision"],
+        "precision": precision,
         **{side: {**summary(epochs[side]), **{name: found[side][name] for name in about}} for side in epochs},
-        "ratio": ratio(epochs["tfbert"], epochs["trainer"]),
+        "ratios": {"trainer": ratios(epochs["tfbert"], epochs["trainer"])},
     }
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def base_checkpoint(folder: Path) -> Path:
+    """The folder of a BERT-base of random weights, made first where it is not there."""
+    if not (folder / "config.json").is_file():
+        print(f"making {folder} ...", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, str(HERE / "bert_base.py"), str(folder)], check=True, stdout=sys.stderr)
+    return folder
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", default=str(HERE.parent / "examples" / "data" / "delivery_train.csv"), help="labelled texts"
     )
     parser.add_argument("--text", default="text", help="the column of texts (default text)")
     parser.add_argument("--label", default="label", help="the column of labels (default label)")
     parser.add_argument("--rows", type=int, help="only the first so many rows (default all)")
-    parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="a BERT checkpoint (default all-MiniLM-L6-v2)")
+    parser.add_argument(
+        "--checkpoint", default="all-MiniLM-L6-v2", help=f"a BERT checkpoint, or {BASE} (default all-MiniLM-L6-v2)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="rows in a batch (default 32)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens of an input (default 128)")
     parser.add_argument(
@@ -187,20 +219,31 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
-    options = arguments().parse_args()
-    try:
-        rows = list(read(options.data, columns={"text": options.text, "label": options.label}))[: options.rows]
-        checkpoint = find_checkpoint(options.checkpoint)
-        if not Path(options.peer_python).is_file():
-            raise InputError(
-                f"there is no {options.peer_python}; `make bench` makes it, or name one with --peer-python"
-            )
-    except InputError as error:
-        print(f"training.py: {error}", file=sys.stderr)
-        return 2
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options, with the defaults of the setting named."""
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--setting", choices=SETTINGS, default="short", help="the other options' defaults (default short)"
+    )
+    parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].setting])
+    return parser.parse_args(argv)
+
+
+def job_of(options: argparse.Namespace) -> dict:
+    """What both workers are told.
+
+    Raises:
+        InputError: the data, the checkpoint or the peer's Python is not there.
+    """
+    if options.data == REVIEWS and not Path(REVIEWS).is_file():
+        raise InputError(f"there is no {REVIEWS}; prepare_data.py makes it, or name a file with --data")
+    rows = list(read(options.data, columns={"text": options.text, "label": options.label}))[: options.rows]
+    if not Path(options.peer_python).is_file():
+        raise InputError(f"there is no {options.peer_python}; `make bench` makes it, or name one with --peer-python")
+    is_base = options.checkpoint == BASE
+    checkpoint = base_checkpoint(HERE.parent / "build" / BASE) if is_base else find_checkpoint(options.checkpoint)
     names = sorted({str(row["label"]) for row in rows})
-    job = {
+    return {
         **RECIPE,
         "checkpoint": str(checkpoint),
         "precision": options.precision,
@@ -212,23 +255,38 @@ def main() -> int:
         "texts": [row["text"] for row in rows],
         "labels": [names.index(str(row["label"])) for row in rows],
     }
+
+
+def place(load: float) -> dict:
+    """The machine, with its load before and now."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = machine(cpuinfo.read_text() if cpuinfo.is_file() else "")
+    return {**found, "load_average": [round(load, 2), round(os.getloadavg()[0], 2)]}
+
+
+def main() -> int:
+    options = parse()
+    try:
+        job = job_of(options)
+    except InputError as error:
+        print(f"training.py: {error}", file=sys.stderr)
+        return 2
     load = os.getloadavg()[0]
     measured = measure(job, options.rounds, options.peer_python)
     settings = {
+        "setting": options.setting,
         "data": Path(options.data).name,
-        "rows": len(rows),
+        "rows": len(job["texts"]),
         "checkpoint": options.checkpoint,
         "rounds": options.rounds,
     }
     settings |= {name: job[name] for name in ("batch_size", "max_length", "threads", *RECIPE)}
-    cpuinfo = Path("/proc/cpuinfo")
-    place = machine(cpuinfo.read_text() if cpuinfo.is_file() else "")
     result = {
         "benchmark": "training",
         **measured,
         "same_tokens": measured["tfbert"]["tokens"] == measured["trainer"]["tokens"],
         "settings": settings,
-        "machine": {**place, "load_average": [round(load, 2), round(os.getloadavg()[0], 2)]},
+        "machine": place(load),
     }
     print(table(result), file=sys.stderr)
     print(json.dumps(result))

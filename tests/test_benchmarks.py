@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tfbert.errors import InputError
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -43,7 +45,13 @@ def test_spread_is_median_smallest_and_largest(training):
 def test_ratio_compares_each_round_with_its_neighbour_not_the_medians(training):
     ours, theirs = rounds(2, 8, 5, tokens=100, peak=1), rounds(4, 2, 10, tokens=100, peak=1)
     # tokens a second: ours 50, 12.5, 20; theirs 25, 50, 10
-    assert training.ratio(ours, theirs) == {"median": 2.0, "min": 0.25, "max": 2.0}
+    found = training.ratios(ours, theirs)
+    assert found["tokens_per_second"] == {"median": 2.0, "min": 0.25, "max": 2.0}
+
+
+def test_peaks_are_compared_so_that_less_memory_is_above_1(training):
+    ours, theirs = rounds(2, 8, tokens=100, peak=99), rounds(4, 2, tokens=100, peak=399)
+    assert training.ratios(ours, theirs)["peak_memory"] == {"median": 4.0, "min": 4.0, "max": 4.0}  # 400 / 100
 
 
 def test_summary_counts_real_tokens_and_the_highest_peak(training):
@@ -88,7 +96,8 @@ def test_measure_leaves_the_warm_up_out_and_gives_the_peer_our_precision(trainin
     assert result["tfbert"]["seconds"] == {"median": 2.5, "min": 2, "max": 3}  # the warm-up took 1
     assert result["trainer"]["tokens_per_second"] == {"median": 8.3, "min": 6.7, "max": 10.0}
     assert result["tfbert"]["losses"] == [2, 1]
-    assert result["ratio"] == {"median": 3.0, "min": 3.0, "max": 3.0}
+    assert result["ratios"]["trainer"]["tokens_per_second"] == {"median": 3.0, "min": 3.0, "max": 3.0}
+    assert result["ratios"]["trainer"]["peak_memory"]["median"] == 1.0
     assert json.loads(json.dumps(result)) == result
     assert "tfbert / trainer: 3.00 times the tokens a second (3.00 to 3.00)" in training.table(result)
     assert capfd.readouterr().out == ""  # stdout is for the result
@@ -115,9 +124,23 @@ def test_help_and_options_need_no_tensorflow():
 
 
 def test_options_have_the_defaults_of_the_comparison(training):
-    options = training.arguments().parse_args(["--rows", "64", "--precision", "float32"])
+    options = training.parse(["--rows", "64", "--precision", "float32"])
     assert (options.rows, options.batch_size, options.max_length, options.rounds) == (64, 32, 128, 5)
     assert Path(options.data).is_file()
+
+
+def test_a_setting_changes_defaults_and_no_option_given(training):
+    options = training.parse(["--setting", "base", "--rows", "32"])
+    assert (options.rows, options.batch_size, options.max_length, options.rounds) == (32, 16, 128, 3)
+    assert options.checkpoint == training.BASE
+    assert training.parse(["--setting", "long"]).max_length == 256
+
+
+def test_prepared_data_that_are_not_there_are_told(training, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "REVIEWS", str(tmp_path / "train.csv"))
+    options = training.parse(["--data", training.REVIEWS])
+    with pytest.raises(InputError, match=r"there is no .*train\.csv; prepare_data\.py makes it"):
+        training.job_of(options)
 
 
 def test_no_peers_is_one_line(training, capsys, monkeypatch, tmp_path, minilm):

@@ -168,7 +168,9 @@ def test_a_fall_is_a_share_of_the_stored_ratio(scripts):
 
 def test_ratios_of_every_benchmark_are_found(scripts):
     ratios = scripts.compare.ratios
-    assert ratios({"benchmark": "training", "ratio": {"median": 2.0, "min": 1.0}}) == {"trainer tokens_per_second": 2.0}
+    trained = {"tokens_per_second": {"median": 2.0, "min": 1.0}, "peak_memory": {"median": 1.1, "min": 1.1}}
+    expected = {"trainer tokens_per_second": 2.0, "trainer peak_memory": 1.1}
+    assert ratios({"benchmark": "training", "ratios": {"trainer": trained}}) == expected
     assert ratios({"graph_over_tokenizer": {"median": 1.2, "quartiles": [1, 2]}}) == {"tokenizer": 1.2}
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tfbert
-from tfbert import _compat
+from tfbert import _compat, devices
 from tfbert.__main__ import COMMANDS, main
-from tfbert.command_line import doctor
+from tfbert.command_line import doctor, predicting
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given, names
+from tfbert.sources import Examples, Stream
 from tfbert.tasks import TASKS
 
 HEAVY = ("tensorflow", "tf_keras", "keras", "transformers", "tensorflow_text", "numpy", "pyarrow", "tokenizers")
@@ -287,6 +291,43 @@ def test_doctor_says_what_to_do(monkeypatch):
     assert (keras["found"], keras["advice"]) == ("TF_USE_LEGACY_KERAS=0", "unset TF_USE_LEGACY_KERAS, or set it to 1")
 
 
+@pytest.mark.parametrize(
+    ("value", "users", "enabled", "shown", "state"),
+    [
+        ("1", False, True, "1, set by tfbert", "on"),
+        ("1", True, True, "1, set by you", "on"),
+        ("0", True, False, "0, set by you", "off"),
+        (None, False, False, "not set", "TensorFlow's choice"),
+    ],
+)
+def test_doctor_says_how_this_machine_computes(monkeypatch, value, users, enabled, shown, state):
+    monkeypatch.setattr(_compat, "ONEDNN_IS_THE_USERS", users)
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: SimpleNamespace(IsMklEnabled=lambda: enabled))
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda kind: [])
+    for flags, precision in (("avx2 fma", "float32"), ("avx512f amx_bf16", "bfloat16")):
+        monkeypatch.setattr(devices.Path, "read_text", lambda path, flags=flags: flags)
+        if value is None:
+            monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        else:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", value)
+        check = doctor._computing()
+        assert (check["found"]["TF_ENABLE_ONEDNN_OPTS"], check["found"]["oneDNN"]) == (shown, state)
+        assert check["found"]["auto precision"] == precision == devices.choose_precision("auto")
+        assert "amx_bf16" in check["found"]["because"]
+        assert check["ok"] == (state != "off") == (check["advice"] is None)
+
+
+def test_who_switched_onednn_on_is_known():
+    for own, users in ((None, "False"), ("1", "True")):
+        environment = {name: text for name, text in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+        environment |= {"PYTHONPATH": str(Path(tfbert.__file__).resolve().parents[1])}
+        environment |= {} if own is None else {"TF_ENABLE_ONEDNN_OPTS": own}
+        code = "from tfbert import _compat; print(_compat.ONEDNN_IS_THE_USERS)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.strip() == users
+
+
 def test_doctor_survives_a_broken_package(monkeypatch):
     def breaks(name):
         raise OSError(f"lib{name}.so: undefined symbol\nmore")
@@ -384,11 +425,58 @@ def test_predict_answers_in_order_from_all_kinds_of_input(run, tuned, tmp_path, 
     )
 
 
-def test_predict_tells_the_line_that_is_not_text(run, tuned, monkeypatch):
+def test_predict_tells_the_line_that_is_not_text_after_the_answers_before_it(run, tuned, tmp_path, monkeypatch):
+    _, expected, _ = run("predict", tuned, "fine")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fine\ncaf\xe9\n")))
     code, results, stderr = run("predict", tuned, "--input", "-")
-    assert (code, results) == (2, [])
-    assert stderr.startswith("tfbert: error: standard input, line 2: 'utf-8' codec can't decode byte 0xe9")
+    assert (code, results) == (2, expected)
+    assert stderr.startswith("tfbert: error: standard input:2 (character 4): 0xe9 is not valid utf-8")
+    (tmp_path / "rows.csv").write_text("text,id\nfine,1\ndull,2,3\ngood,4\n")
+    code, results, stderr = run("predict", tuned, "--input", tmp_path / "rows.csv")
+    assert (code, results) == (2, expected)
+    assert stderr.startswith(f"tfbert: error: {tmp_path}/rows.csv:3: 3 columns, but 2 expected ('text', 'id')")
+
+
+def test_predict_answers_a_pipe_while_it_is_open_and_ends_quietly_with_its_reader(tuned):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tfbert", "predict", tuned, "--input", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONPATH": str(Path(tfbert.__file__).resolve().parents[1])},
+    ) as process:
+        for text in ("a lovely bright film", "the plot is dull"):
+            process.stdin.write(text + "\n")
+            assert json.loads(process.stdout.readline())["label"] in ("good", "bad")
+        process.stdout.close()
+        process.stdin.write("great\n")
+        assert process.wait(60) == 141
+        # On a busy machine there is progress to tell; no traceback, and nothing of a broken pipe.
+        assert all(
+            re.fullmatch(r"tfbert: \d rows?, [\d.]+ rows/s", line) for line in process.stderr.read().splitlines()
+        )
+        process.stdin.close()
+
+
+def test_predict_tells_how_far_it_is():
+    times = iter([0.0, 1.0, 6.0, 6.0, 8.0, 8.0])
+    rows = Stream((Examples([{"text": str(i)}]) for i in range(12)), share=lambda: 0.25)
+    progress = predicting.Progress(rows, clock=lambda: next(times))
+    for _ in range(12):
+        next(rows)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        progress.answered()  # after a second: nothing to say yet
+        progress.answered()  # 2 rows in 6 seconds; 12 rows are a quarter, so 46 are left
+        progress.end()
+    assert said.getvalue() == "tfbert: 2 rows, 0.3 rows/s, 0:02:18 left\ntfbert: 2 rows, 0.2 rows/s, 0:03:04 left\n"
+    quiet = predicting.Progress(rows, clock=lambda: 0.0)
+    with contextlib.redirect_stderr(said := io.StringIO()):
+        quiet.answered()
+        quiet.end()
+    assert said.getvalue() == ""
 
 
 def test_predict_through_the_checkpoint_equals_predict_through_the_export(run, tuned, tmp_path):
@@ -460,3 +548,12 @@ def test_inspect_describes_a_checkpoint_and_its_tokens(run, tiny):
         (None, None), (0, 4), (5, 9), (9, 10), (None, None), (0, 4), (None, None),
     ]  # fmt: skip
     assert tokens[0] == {"token": "[CLS]", "id": 2, "type_id": 0, "mask": 1, "start": None, "end": None}
+
+
+def test_inspect_counts_what_would_learn(run, tiny):
+    code, [about], _ = run("inspect", tiny, "--freeze", "embeddings,layers[0]")
+    whole, learning = about["parameters"], about["trainable_parameters"]
+    assert code == 0
+    assert learning["layers"] == [0, whole["layers"][1]] and learning["embeddings"] == 0
+    assert learning["total"] == whole["layers"][1] + whole["pooler"]
+    assert run("inspect", tiny, "--freeze", "layer")[0] == 2

@@ -124,6 +124,13 @@ def test_other_optimizers_are_refused(optimizer):
         model.fit(np.ones([4, 2]), np.ones(4), verbose=0, callbacks=[FindLearningRate()])
 
 
+def test_a_model_that_is_not_built_is_refused():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(InputError, match="needs a model that is built; call it once before"):
+        model.fit(np.ones([4, 2]), np.ones(4), verbose=0, callbacks=[FindLearningRate()])
+
+
 def test_its_picture_is_a_png():
     if not plots.available():
         pytest.skip("matplotlib is not installed")

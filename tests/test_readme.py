@@ -64,13 +64,15 @@ def test_commands_and_snippets_run_in_their_order(played, monkeypatch, capsys):
             printed = [json.loads(row) for row in capsys.readouterr().out.strip().split("\n")]
             played["printed"].append((arguments[0], printed))
     names = [name for name, _ in played["printed"]]
-    assert names == ["fine-tune", "predict", "evaluate", "export", "export", "inspect", "doctor"]
+    assert names == ["fine-tune", "predict", "evaluate", "predict", "export", "export", "inspect", "doctor"]
+    texts = played["printed"].pop(1)[1]
     found = dict(played["printed"])
     exports = [printed[0] for name, printed in played["printed"] if name == "export"]
     assert found["fine-tune"][0]["export"] == "saved_models/delivery/1"
     assert [made["export"] for made in exports] == ["saved_models/delivery/2", "saved_models/delivery/3"]
     assert exports[1]["scores"]["model"] == pytest.approx(found["fine-tune"][0]["metrics"], abs=1e-6)
-    assert len(found["predict"]) == 2
+    assert len(texts) == 2
+    assert len(found["predict"]) == len(tfbert.read(ROOT / "examples" / "data" / "delivery_test.csv"))
     assert found["evaluate"][0]["metrics"] == pytest.approx(found["fine-tune"][0]["metrics"], abs=1e-6)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import tfbert
 from tfbert import files, models, training
 from tfbert._compat import keras, tf
-from tfbert.errors import InputError
+from tfbert.errors import Diverged, InputError, Interrupted
 
 WORDS = {"good": "good great lovely bright fine".split(), "bad": "bad awful dull boring not".split()}
 
@@ -87,7 +88,6 @@ def plain_keras(tiny, wrap: bool):
     model = models.load(tiny, task.head, id2label=dict(enumerate(task.labels)))
     model = models.as_keras(model) if wrap else model
     dataset = tfbert.make_dataset(task, tokenizer, TRAIN, batch_size=8, training=True)
-    keras.utils.set_random_seed(0)
     model.compile(tfbert.AdamW(tfbert.WarmupLinear(5e-3, 2 * len(dataset), warmup_fraction=0.1)), loss=task.loss())
     model.fit(dataset, epochs=2, verbose=0)
     return models.transformer_of(model)
@@ -194,6 +194,8 @@ def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
         ({"task": tfbert.SequenceClassification(max_length=65)}, "max_length is 65, but .* has 64 positions"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"accumulate": 0}, "accumulate is 0; it must be at least 1"),
+        ({"seeds": 0}, "seeds is 0; it must be at least 1"),
+        ({"reinitialize": 3}, "reinitialize is 3; the model has 1 to 2 layers"),
         ({"ema": 1.0}, "ema is 1.0; it must be at least 0, .* and below 1"),
         (
             {"task": tfbert.SequenceClassification(kind="regression"), "r_drop": 1.0},
@@ -343,3 +345,81 @@ def test_adversarial_and_agreeing_runs_learn(tiny, tmp_path):
     )
     assert found.metrics["metrics"]["accuracy"] > 0.9
     assert {"fgm": 0.02, "r_drop": 1.0, "accumulate": 1}.items() <= found.metrics["settings"].items()
+
+
+def test_of_several_seeds_the_best_is_kept_and_all_are_told(tiny, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "learning_rate": 1e-3, "export": False, "report": False}
+    alone = {
+        seed: training.fine_tune(
+            TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=tmp_path / f"{seed}", seed=seed, **options
+        )
+        for seed in (3, 5)
+    }
+    call = training.run.Run.__call__
+
+    def diverges_with_4(self, *arguments):
+        if self.settings["seed"] == 4:
+            raise Diverged("the loss is nan at epoch 1, step 2")
+        return call(self, *arguments)
+
+    monkeypatch.setattr(training.run.Run, "__call__", diverges_with_4)
+    both = training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        test=TEST,
+        directory=tmp_path / "all",
+        seed=3,
+        seeds=3,
+        monitor="log_loss",
+        **options,
+    )
+    told = both.metrics["seeds"]
+    losses = {seed: run.metrics["validation"]["log_loss"] for seed, run in alone.items()}
+    best = min(losses, key=losses.get)
+    assert losses[3] != losses[5] and told["kept"] == best
+    assert told["failed"] == {4: "the loss is nan at epoch 1, step 2"}
+    found = {seed: run.metrics["test"]["log_loss"] for seed, run in alone.items()}
+    assert told["scores"]["log_loss"] == {
+        "by_seed": {"3": found[3], "5": found[5]},
+        "median": np.median(list(found.values())),
+        "min": min(found.values()),
+        "max": max(found.values()),
+    }
+    for kept, mine in zip(both.model.get_weights(), alone[best].model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, mine)
+    assert json.loads((tmp_path / "all" / "metrics.json").read_text())["seeds"]["kept"] == best
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "export": False, "report": False, "directory": tmp_path / "run", "seeds": 2}
+    call, ran = training.run.Run.__call__, []
+
+    def run(outcome):
+        def instead(self, *arguments):
+            ran.append(self.settings["seed"])
+            return outcome.get(self.settings["seed"], call)(self, *arguments)
+
+        monkeypatch.setattr(training.run.Run, "__call__", instead)
+        return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, **options)
+
+    def diverge(*_):
+        raise Diverged("the loss is inf")
+
+    def interrupt(*_):
+        raise Interrupted(signal.SIGTERM, "saved")
+
+    with pytest.raises(Diverged, match="all 2 runs diverged; of the first: the loss is inf"):
+        run({0: diverge, 1: diverge})
+    options["overwrite"] = True
+    with pytest.raises(Interrupted):
+        run({1: interrupt})
+    options["overwrite"] = False
+    with pytest.raises(InputError, match="has runs that were interrupted; pass resume"):
+        run({})
+    ran.clear()
+    options["resume"] = True
+    assert run({}).metrics["seeds"]["failed"] == {} and ran == [1]
+    assert not list(tmp_path.glob(".*"))

@@ -86,6 +86,25 @@ def test_a_frozen_model_in_another_precision_keeps_its_weights_in_their_places(t
     assert tuned.metrics["trainable_parameters"] == 2 * 32 + 2
 
 
+def test_lora_leaves_an_ordinary_checkpoint(tiny, tmp_path):
+    tuned = fine_tune(tiny, tmp_path / "lora", lora=4, learning_rate=2e-2)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "lora" / "checkpoint"))
+    changed = {name for name, value in before.items() if not np.array_equal(after[f"bert.{name}"], value)}
+    assert changed == {
+        f"encoder.layer.{i}.attention.self.{part}.weight" for i in range(2) for part in ("query", "value")
+    }
+    for name in changed:  # of rank 4
+        sizes = np.linalg.svd(after[f"bert.{name}"] - before[name], compute_uv=False)
+        assert sizes[3] > 1e-4 and sizes[4] < 1e-5
+    assert after.keys() == {f"bert.{name}" for name in before} | {"classifier.weight", "classifier.bias"}
+    assert tuned.metrics["trainable_parameters"] == 4 * (32 * 4 + 4 * 32) + 2 * 32 + 2
+    answers = [
+        tfbert.predict(each.task, each.model, each.tokenizer, ["good film"])
+        for each in (tuned, tfbert.load(tmp_path / "lora"))
+    ]
+    np.testing.assert_allclose(answers[0][0]["scores"], answers[1][0]["scores"], atol=1e-5)
+
+
 def test_mistakes_are_told(tiny, tmp_path):
     for options, message in (
         ({"freeze": "encodr"}, "there is no group 'encodr'; Did you mean 'encoder'"),

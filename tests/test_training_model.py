@@ -9,8 +9,9 @@ from tfbert import losses, models
 from tfbert._compat import keras, tf, transformers
 from tfbert.callbacks import UseMovingAverages
 from tfbert.errors import InputError
-from tfbert.models import TrainingModel, lean
+from tfbert.models import lean
 from tfbert.models.loading import quiet
+from tfbert.models.training_model import TrainingModel
 from tfbert.optimizers import AdamW
 
 RANDOM = np.random.default_rng(5)

@@ -2,11 +2,11 @@
 
 The public names, each loaded with its module when it is first asked for, so that `import tfbert` stays fast:
 
-    read, split                                      labelled files -> checked examples
+    read, stream, split                              files -> checked examples, all at once or as they come
     SequenceClassification                           what the problem is
     load_tokenizer, make_dataset                     examples -> tf.data batches
     AdamW, WarmupLinear, Warmup, get_strategy, ...   what plain Keras lacks
-    fine_tune, evaluate, predict, load               train, score, answer, come back
+    fine_tune, evaluate, predict, load               train, score, answer (predict_stream: without end), come back
     export, Predictor                                write a SavedModel and call it
 
 Import tfbert before anything that uses `tf.keras`: it asks TensorFlow for Keras 2 (tf_keras), which transformers' models are made of.
@@ -25,8 +25,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdamW": "tfbert.optimizers",
     "Examples": "tfbert.sources",
+    "FindLearningRate": "tfbert.callbacks",
     "FineTuned": "tfbert.training",
+    "GradualUnfreezing": "tfbert.callbacks",
     "InputError": "tfbert.errors",
+    "Interrupted": "tfbert.errors",
+    "InverseSquareRoot": "tfbert.schedules",
+    "OneCycle": "tfbert.schedules",
     "Predictor": "tfbert.serving",
     "QuestionAnswering": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",
@@ -38,6 +43,7 @@ _HOMES = {
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",
     "TokenClassification": "tfbert.tasks",
+    "TrainingModel": "tfbert.models.training_model",
     "Warmup": "tfbert.callbacks",
     "WarmupConstant": "tfbert.schedules",
     "WarmupCosine": "tfbert.schedules",
@@ -52,6 +58,7 @@ _HOMES = {
     "make_dataset": "tfbert.pipeline",
     "metrics": "tfbert.metrics",
     "predict": "tfbert.evaluation",
+    "predict_stream": "tfbert.evaluation",
     "read": "tfbert.sources",
     "read_conll": "tfbert.sources",
     "read_csv": "tfbert.sources",
@@ -63,6 +70,7 @@ _HOMES = {
     "read_tfds": "tfbert.sources",
     "schedules": "tfbert.schedules",
     "split": "tfbert.sources",
+    "stream": "tfbert.sources",
     "zero_shot": "tfbert.entailment",
 }
 

@@ -22,7 +22,7 @@ from typing import Any
 from tfbert import __version__, _compat
 from tfbert.command_line import quiet
 from tfbert.command_line.arguments import Parser
-from tfbert.errors import InputError, suggest
+from tfbert.errors import InputError, Interrupted, suggest
 
 # command -> (its module, what it does); the module is imported when the command is asked for
 COMMANDS = {
@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"tfbert: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"tfbert: {stop}", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print("tfbert: interrupted", file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # oneDNN's matrix products: TensorFlow takes them by itself only where a processor has AVX512-VNNI or newer; with AVX2 a training step
 # of MiniLM took up to 1.3 times as long without them (benchmarks/training_step.py).
+ONEDNN_IS_THE_USERS = "TF_ENABLE_ONEDNN_OPTS" in os.environ
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -21,17 +21,31 @@ def choose_precision(name: str) -> str:
         >>> choose_precision("float32")
         'float32'
     """
-    if name != "auto":
-        return name
+    return auto_precision()[0] if name == "auto" else name
+
+
+def auto_precision() -> tuple[str, str]:
+    """What "auto" takes on this machine, and why.
+
+    Example:
+        >>> precision, reason = auto_precision()
+        >>> precision in PRECISIONS, bool(reason)
+        (True, True)
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "bfloat16" if capability >= (8, 0) else "float32"
+        version = ".".join(map(str, capability))
+        if capability >= (8, 0):
+            return "bfloat16", f"the GPU's compute capability is {version}, 8.0 or more: it multiplies bfloat16 faster"
+        return "float32", f"the GPU's compute capability is {version}, below 8.0: it has no bfloat16"
     try:
         flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
     except OSError:
-        return "float32"
-    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+        return "float32", "what this processor has cannot be read here"
+    if found := sorted(flags & {"avx512_bf16", "amx_bf16"}):
+        return "bfloat16", f"no GPU, and the processor multiplies bfloat16 faster ({', '.join(found)})"
+    return "float32", "no GPU, and the processor has no instructions for bfloat16 (avx512_bf16, amx_bf16)"
 
 
 def get_strategy(name: str = "auto"):

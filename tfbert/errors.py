@@ -1,8 +1,9 @@
-"""The one exception that a user's mistake raises, and the hint for a misspelt name."""
+"""The one exception that a user's mistake raises, the one that ends an interrupted training, and the hint for a misspelt name."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -17,6 +18,37 @@ class InputError(ValueError):
         ...
         tfbert.errors.InputError: train.csv:7: the label is empty; give every row a label or delete the row
     """
+
+
+class Diverged(InputError):
+    """A loss or a weight is no longer a finite number.
+
+    Example:
+        >>> issubclass(Diverged, InputError)
+        True
+    """
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C has ended a training, whose state is saved.
+
+    Like Python's KeyboardInterrupt it is no Exception, so that no `except Exception` swallows it.
+
+    Args:
+        received: the signal.
+        message: what was saved, and how to go on.
+
+    Attributes:
+        code: the exit code for a script: 75 after SIGTERM ("try again later", EX_TEMPFAIL in sysexits.h), 130 after Ctrl-C.
+
+    Example:
+        >>> Interrupted(signal.SIGTERM, "saved at epoch 2, step 41").code
+        75
+    """
+
+    def __init__(self, received: signal.Signals, message: str):
+        super().__init__(f"interrupted by {signal.Signals(received).name}; {message}")
+        self.code = 75 if received == signal.SIGTERM else 130
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

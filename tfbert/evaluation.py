@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.pipeline import batches, whole_examples
 from tfbert.serving.rows import rows
-from tfbert.sources import Examples, from_iterable
+from tfbert.sources import Examples, Stream, from_iterable, windows
+from tfbert.sources.examples import Cleaning
 from tfbert.tokenization import RustPieces
 
 
@@ -64,8 +65,61 @@ def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[
         InputError: a row without the task's text fields, with its place.
     """
     examples = as_examples(task, data)
-    inferred = Inference(task, tokenizer, examples, batch_size=batch_size)(model)
-    return _answers(task, tokenizer, examples, inferred)
+    return Inference(task, tokenizer, examples, batch_size=batch_size).answers(model)
+
+
+def predict_stream(
+    task, model, tokenizer, rows, *, window: int = 4096, batch_size: int = 64
+) -> Iterator[dict[str, Any]]:
+    """Answers rows as they come, each as `predict` does, in their order, and holds few of them at a time.
+
+    Rows of like length within a window are computed together. The windows grow from one batch to `window`, so the first answers come
+    soon. A row is read when its window begins, not before.
+
+    Args:
+        task: the model's task.
+        model: what `task.build` returned.
+        tokenizer: the model's tokenizer.
+        rows: any iterable of what `predict` takes, such as `sources.stream("reviews.csv")`, a file of any size. None among the rows has
+            those answered that have come so far: for a source that is slow at times.
+        window: the rows that are read before they are answered, at most (default 4096).
+        batch_size: rows computed at once (default 64).
+
+    Yields:
+        One dict per row, as in `predict`.
+
+    Raises:
+        InputError: a row without the task's text fields, with its place; once the rows before it are answered.
+
+    Example:
+        >>> rows = sources.stream("reviews.jsonl", columns={"text": "review"})  # doctest: +SKIP
+        >>> for answer in predict_stream(task, model, tokenizer, rows):         # doctest: +SKIP
+        ...     print(answer["label"])
+    """
+    inference = None
+    for part in windows(_checked(task, rows), first=batch_size, most=window):
+        examples = Examples(part, source="data")
+        if inference is None:
+            inference = Inference(task, tokenizer, examples, batch_size=batch_size)
+        else:
+            inference.take(examples)
+        yield from inference.answers(model)
+
+
+def _checked(task, rows: Iterable) -> Iterator[dict | None]:
+    """Each row as an example that has the task's texts."""
+    number, cleaning = 0, Cleaning(keep_nuls=True)
+    for row in rows:
+        if row is not None:
+            number += 1
+            if isinstance(rows, Stream):
+                example = rows.last
+            else:
+                row = cleaning.row(_as_dict(task, row, number), f"row {number} of data")
+                example = Examples([row], source="data", rows_at=[number])
+            for name in task.inputs:
+                task.input(example, 0, name)
+        yield row
 
 
 def _answers(task, tokenizer, examples: Examples, inferred: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -103,17 +157,16 @@ def as_examples(task, data: Iterable) -> Examples:
         raise InputError("data is one string; pass a list of texts, [text]")
     if isinstance(data, Examples):
         return data
-    made = []
-    for i, row in enumerate(data):
-        values = (row,) if isinstance(row, str) else row
-        if isinstance(values, tuple | list):
-            if len(values) != len(task.inputs):
-                raise InputError(
-                    f"row {i + 1} of data has {len(values)} texts; the task takes {', '.join(task.inputs)}"
-                )
-            values = dict(zip(task.inputs, values))
-        made.append(values)
-    return from_iterable(made, "data", keep_nuls=True)
+    return from_iterable([_as_dict(task, row, i) for i, row in enumerate(data, 1)], "data", keep_nuls=True)
+
+
+def _as_dict(task, row, number: int):
+    values = (row,) if isinstance(row, str) else row
+    if not isinstance(values, tuple | list):
+        return values
+    if len(values) != len(task.inputs):
+        raise InputError(f"row {number} of data has {len(values)} texts; the task takes {', '.join(task.inputs)}")
+    return dict(zip(task.inputs, values))
 
 
 class Inference:
@@ -124,22 +177,32 @@ class Inference:
 
     def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64):
         self.task, self.tokenizer, self.batch_size = task, tokenizer, batch_size
+        self._step, self._model, self._spec = None, None, None
+        self.take(examples)
+
+    def take(self, examples: Examples) -> None:
+        """Goes on with other examples; what was traced for a model stays."""
+        self.examples, task, tokenizer = examples, self.task, self.tokenizer
         self.features = task.features(tokenizer, examples, targets=False)
         # Longest first: if memory does not suffice, that shows in the first batch.
         splits = self.features.example_splits
         self.order = np.argsort(-np.maximum.reduceat(self.features.lengths, splits[:-1]), kind="stable")
-        self._step, self._model = None, None
 
     def __call__(self, model) -> dict[str, np.ndarray]:
         if len(self.order) == 0:
             raise InputError("there is no row to compute; the data is empty")
         batches = whole_examples(self.features, batch_size=self.batch_size, order=self.order)
-        if self._model is not model:
+        if self._model is not model or self._spec != batches.element_spec:
             models.check_task(self.task, model, self.tokenizer)
-            self._step, self._model = inference_step(self.task, model, batches.element_spec), model
+            self._step = inference_step(self.task, model, batches.element_spec)
+            self._model, self._spec = model, batches.element_spec
         parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)
         return {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
+
+    def answers(self, model) -> list[dict[str, Any]]:
+        """What a user reads: one dict of plain values per example."""
+        return _answers(self.task, self.tokenizer, self.examples, self(model))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

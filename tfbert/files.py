@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -35,12 +36,24 @@ def told(path: str | Path, doing: str = "write") -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        number = _number(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = _free_bytes(Path(path))
             room = f" ({free / 2**20:,.0f} MiB free)" if free is not None else ""
             raise InputError(f"cannot {doing} {path}: the disk is full{room}; free some space and run again") from error
-        raise InputError(f"cannot {doing} {path}: {error.strerror or error}; choose another place") from error
+        if number is None and not isinstance(error, OSError):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot {doing} {path}: {said}; choose another place") from error
+
+
+def _number(error: Exception) -> int | None:
+    """The operating system's number of an error; libraries in Rust (safetensors, tokenizers) have it in their message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _free_bytes(path: Path) -> int | None:

@@ -143,12 +143,24 @@ class AdamW(keras.optimizers.AdamW):
     def begin(self, variables) -> None:
         """Says that variables begin to learn now: Adam's correction for its short memory counts their updates from here.
 
-        Counted from the optimizer's first update, a variable that joins late, with empty averages, takes steps of up to 6.6
-        times the rate where its gradients are alike (3.2 times at its first update, 6.6 at its 12th, over 1.5 until its
-        587th). After this call its updates are those of a new AdamW, bit for bit.
+        Counted from the optimizer's first update, a variable that joins late, with empty averages, takes steps of other
+        lengths than the rate says: where its gradients are alike, 4.2 times as long at the 12th update after 500, 6.6 times
+        after many thousands. After this call its updates are those of a new AdamW, bit for bit.
 
         Args:
             variables: of which this optimizer has averages (see `build`).
+
+        Example:
+            >>> import tensorflow as tf
+            >>> early, late = tf.Variable([1.0], name="early"), tf.Variable([1.0], name="late")
+            >>> optimizer = AdamW(0.1, weight_decay=0.0)
+            >>> optimizer.build([early, late])
+            >>> for _ in range(9):
+            ...     _ = optimizer.apply_gradients([(tf.ones([1]), early)])
+            >>> optimizer.begin([late])
+            >>> _ = optimizer.apply_gradients([(tf.ones([1]), early), (tf.ones([1]), late)])
+            >>> round(float(late[0]), 4)  # 0.9516 without `begin`
+            0.9
         """
         starts = self._starts.numpy()
         starts[[self._index_dict[self._var_key(variable)] for variable in variables]] = int(self.iterations)

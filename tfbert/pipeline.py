@@ -115,7 +115,8 @@ def make_dataset(
         pad_to: the lengths, in tokens, that a batch may be padded to; empty (default) means its longest row. With lengths given, every
             batch has exactly `batch_size` rows, filled up with rows of weight 0: shapes are then few and static, as XLA and TPUs
             want them.
-        start: (epoch, batch) at which the first pass begins; a resumed run continues where it stopped.
+        start: (epoch, batch) at which the first pass begins; a resumed run continues where it stopped. Within an epoch, give `fit` the
+            data set's `repeat()` and steps_per_epoch: else Keras looks for one batch more, and AdamW decays the weights without one.
 
     Returns:
         A tf.data.Dataset of (dict of int32 ids [B, T], targets [B, ...], weights float32 [B]). The weights of a batch have mean 1 over

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tfbert import _compat, devices, evaluation, metrics, models, pipeline
 from tfbert._compat import keras, lazy, tf
+from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
+from tfbert.files import sha256
 from tfbert.sources import fingerprint
 
-# These three subclass Keras classes; the command line reads fine_tune's signature without them.
-callbacks, optimizers, schedules = lazy("tfbert.callbacks"), lazy("tfbert.optimizers"), lazy("tfbert.schedules")
+# These subclass Keras classes; the command line reads fine_tune's signature without them.
+callbacks, checkpoints = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints")
+optimizers, schedules = lazy("tfbert.optimizers"), lazy("tfbert.schedules")
+training_model = lazy("tfbert.models.training_model")
 
 
 class Run:
@@ -18,11 +23,34 @@ class Run:
 
     def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
         self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
+        parts = {"train": train, "validation": validation, "test": test}
         self.train, self.validation, self.test = train, validation, test
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.hashes = {name: fingerprint(part) for name, part in self.parts.items()}
         self.precision = devices.choose_precision(settings["precision"])
 
-    def __call__(self):
-        """Trains, then scores the model as it will be exported; returns task, model, history and what metrics.json holds."""
+    def identity(self) -> dict[str, Any]:
+        """All on which the trained weights depend, name -> value: what must be equal for an interrupted run to go on."""
+        folder = find_checkpoint(str(self.checkpoint))
+        read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
+        return {
+            **self.settings,
+            "precision": self.precision,
+            **{f"task.{name}": value for name, value in json.loads(json.dumps(self.task.to_json())).items()},
+            **{f"checkpoint/{path.name}": sha256(path) for path in read},
+            **self.hashes,
+            **{f"versions.{name}": version for name, version in _compat.versions().items()},
+        }
+
+    def __call__(self, states, saved: dict[str, Any] | None, save_every: int):
+        """Trains, then scores the model as it will be exported; returns task, model, tokenizer, history and what metrics.json
+        holds.
+
+        Args:
+            states: the `checkpoints.States` that the training is saved in while it goes on.
+            saved: the state to go on from; None to begin.
+            save_every: seconds between two saves.
+        """
         options = {name: self.settings[name] for name in ("seed", "new_head", "encoder")}
         keras.utils.set_random_seed(options["seed"])
         keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
@@ -30,8 +58,10 @@ class Run:
             with tf.device(devices.device(self.settings["strategy"])):
                 model = self.task.build(self.checkpoint, **options)
                 models.check_task(self.task, model, self.tokenizer)
+                if self.settings["reinitialize"]:
+                    models.reinitialize(model, self.settings["reinitialize"], seed=options["seed"])
                 self._freeze(model)
-                history = self._fit(model)
+                history = self._fit(model, states, saved, save_every)
         finally:
             keras.mixed_precision.set_global_policy("float32")
         if self.precision != "float32":
@@ -48,9 +78,11 @@ class Run:
         if self.test is not None:
             final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
             scores["test"] = task.score(final, inferred)
-        return task, model, history, self._results(model, scores, task.score_by_label(final, inferred))
+        return task, model, self.tokenizer, history, self._results(model, scores, task.score_by_label(final, inferred))
 
     def _freeze(self, model) -> None:
+        if self.settings["lora"]:
+            models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
         if self.settings["freeze"] is not None:
             models.freeze(model, self.settings["freeze"])
         self.counts = models.count_parameters(model)
@@ -59,10 +91,8 @@ class Run:
                 f"freeze is {self.settings['freeze']!r}, which leaves nothing to learn; leave the head out"
             )
 
-    def _fit(self, model) -> list[dict[str, float]]:
+    def _fit(self, model, states, saved, save_every) -> list[dict[str, float]]:
         s, task = self.settings, self.task
-        # Dropout's seeds are drawn when the step is traced; drawn anew here, they do not depend on how the model was built.
-        keras.utils.set_random_seed(s["seed"])
         features = task.features(self.tokenizer, self.train)
         self.cost = cost = pipeline.statistics(features, batch_size=s["batch_size"], training=True, seed=s["seed"])
         self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
@@ -81,6 +111,39 @@ class Run:
             patience=s["patience"],
         )
         progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
+        model = self._compiled(model, rate, features)
+        history = callbacks.History()
+        pieces = {
+            "timer": self.timer,
+            **({"averages": callbacks.UseMovingAverages()} if s["ema"] else {}),
+            "scorer": self.scorer,
+            "progress": progress,
+            "history": history,
+        }
+        saver = checkpoints.SaveState(
+            states, pieces, steps=cost.steps, every=save_every, identity=self.identity(), saved=saved
+        )
+        dataset = pipeline.batches(
+            features, batch_size=s["batch_size"], training=True, seed=s["seed"], start=saver.position
+        )
+        with saver.running():
+            model.fit(
+                # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
+                # fewer batches left than the others, so that it cannot know how many there are.
+                dataset.repeat(),
+                steps_per_epoch=cost.steps,
+                epochs=s["epochs"],
+                verbose=0,
+                callbacks=[callbacks.StopOnNonFinite(), *pieces.values(), saver],
+            )
+        self.groups = self._groups(model)
+        models.merge_lora(model)
+        models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
+        return self._rows(history, rate)
+
+    def _compiled(self, model, rate, features):
+        """The model with its optimizer and loss, and with a training step of its own where Keras' is not asked for."""
+        s = self.settings
         averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
         optimizer = optimizers.AdamW(
             rate,
@@ -92,34 +155,24 @@ class Run:
         optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
         ways = {name: s[name] for name in ("accumulate", "fgm", "r_drop")}
         if ways != {"accumulate": 1, "fgm": 0, "r_drop": 0}:
-            model = models.TrainingModel(model, divergence=task.divergence(), **ways)
-        model.compile(optimizer, loss=task.loss())
-        history = model.fit(
-            pipeline.batches(features, batch_size=s["batch_size"], training=True, seed=s["seed"]),
-            epochs=s["epochs"],
-            verbose=0,
-            callbacks=[
-                self.timer,
-                callbacks.StopOnNonFinite(),
-                *([callbacks.UseMovingAverages()] if averages else []),
-                self.scorer,
-                progress,
-            ],
-        )
-        self.groups = self._groups(model, optimizer)
-        models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
+            model = training_model.TrainingModel(model, divergence=self.task.divergence(), **ways)
+        model.compile(optimizer, loss=self.task.loss())
+        return model
+
+    def _rows(self, history, rate) -> list[dict[str, float]]:
+        """A row per epoch for history.csv."""
         rows = []
         for i, epoch in enumerate(history.epoch):
-            last_rate = float(rate((epoch + 1) * cost.steps - 1))
+            last_rate = float(rate((epoch + 1) * self.cost.steps - 1))
             values = {name: float(column[i]) for name, column in history.history.items()}
             rows.append(
                 {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
             )
         return rows
 
-    def _groups(self, model, optimizer) -> dict[str, dict[str, float]]:
+    def _groups(self, model) -> dict[str, dict[str, float]]:
         """Of each group of layers its parameters, and the share of the learning rate that it learned with."""
-        variables = models.layer_groups(model)
+        variables, optimizer = models.layer_groups(model), getattr(model.optimizer, "inner_optimizer", model.optimizer)
         return {
             name: {**count, "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0}
             for name, count in self.counts.items()
@@ -128,8 +181,6 @@ class Run:
 
     def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
         seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        parts = {name: part for name, part in parts.items() if part is not None}
         return {
             "metrics": scores.get("test", scores["validation"]),
             **scores,
@@ -144,8 +195,8 @@ class Run:
             "layer_groups": self.groups,
             "steps": self.cost.steps,
             "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
-            "rows": {name: len(part) for name, part in parts.items()},
-            "sources": {name: part.source for name, part in parts.items()},
-            "data_sha256": {name: fingerprint(part) for name, part in parts.items()},
+            "rows": {name: len(part) for name, part in self.parts.items()},
+            "sources": {name: part.source for name, part in self.parts.items()},
+            "data_sha256": self.hashes,
             "versions": _compat.versions(),
         }

@@ -5,14 +5,23 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shutil
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
-from tfbert import analysis, devices, evaluation, files, metrics, models, plots, run, serving, tokenization
-from tfbert.errors import InputError, suggest
+from tfbert import analysis, evaluation, files, metrics, models, plots, run, serving, tokenization
+from tfbert._compat import lazy
+from tfbert.checks import begin, check_parts, check_settings, read
+from tfbert.errors import Diverged, InputError, suggest
 from tfbert.report import html
-from tfbert.sources import Examples, from_iterable, split
+from tfbert.sources import Examples
 from tfbert.tasks import Task, read_task
+
+checkpoints = lazy(
+    "tfbert.checkpoints"
+)  # it subclasses a Keras class; the command line reads fine_tune's signature without it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +62,8 @@ def fine_tune(
     clip_norm: float = 1.0,
     layer_decay: float = 1.0,
     freeze: str | None = None,
+    lora: int = 0,
+    reinitialize: int = 0,
     accumulate: int = 1,
     ema: float = 0.0,
     fgm: float = 0.0,
@@ -62,17 +73,26 @@ def fine_tune(
     precision: str = "auto",
     strategy: str = "auto",
     seed: int = 0,
+    seeds: int = 1,
     new_head: bool = False,
     encoder: str = "lean",
     allow_missing_labels: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    allow_changes: bool = False,
+    save_every: int = 300,
     export: bool = True,
     report: bool | None = None,
 ) -> FineTuned:
     """Fine-tunes a checkpoint on labelled examples and writes checkpoint, scores and export into one new folder.
 
     Each epoch ends with a validation; the weights of the epoch with the best score are kept. The folder appears when everything in
-    it is complete and has been tested, and only a report comes after; a run that fails or is killed before leaves nothing.
+    it is complete and has been tested, and only a report comes after.
+
+    While it trains, the whole state of the run is saved beside that folder, in `.NAME.run`, which goes when the run is complete. After a
+    crash, `kill -9` at whatever moment, or an interruption, the same call with `resume` ends with the same weights, history and scores,
+    bit for bit, as if nothing had happened. SIGTERM and Ctrl-C save before they end the training, with `Interrupted`; a second one
+    ends it at once.
 
     Args:
         task: such as `SequenceClassification()`; fields left open are filled from the training data.
@@ -93,6 +113,9 @@ def fine_tune(
         layer_decay: what the rate is multiplied by for each group of layers on the way down from the head (default 1.0); 0.8 in ELECTRA.
         freeze: what does not learn: "embeddings,layers[:3]" (as Python slices), "encoder" (the head alone learns), "weights" (the
             encoder's biases and the head learn: BitFit). None (default): all learns.
+        lora: rank of the small matrices that learn in place of each layer's query and value; the encoder is frozen, and what is saved
+            is an ordinary model (LoRA). 0: none (default).
+        reinitialize: how many of the highest layers begin anew, with the pooler, for small data (default 0; Zhang et al. 2021).
         accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
         fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.
@@ -102,11 +125,20 @@ def fine_tune(
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
         strategy: auto, cpu or gpu.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
+        seeds: how many runs to make, with `seed` and the numbers after it (default 1): the best by `monitor` is kept, and metrics.json
+            has the scores of all, of which the median says more about a recipe than one run (Zhang et al. 2021). One that diverges counts
+            as failed.
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
         allow_missing_labels: accept validation and test data in which a label never occurs (default False).
-        overwrite: replace a folder that holds a finished run (default False).
+        overwrite: replace a folder that holds a finished run, and forget one that is not finished (default False).
+        resume: go on with a run that was interrupted, or begin where there is none (default False). What it was begun with must be the
+            same: arguments, data, checkpoint, versions.
+        allow_changes: with `resume`, accept other versions of the packages, patience, strategy or test data (default False): the last
+            bits may then differ.
+        save_every: seconds between two saves of the state, at least (default 300); 0 saves after each step that finds the save before
+            it done.
         export: write the SavedModel too (default True).
         report: write report.html too: scores, where the model is wrong, what the data are. It needs matplotlib, the extra `report`; None
             (default) writes it where that is installed.
@@ -116,25 +148,98 @@ def fine_tune(
 
     Raises:
         InputError: whatever the user can mend, in one line that names the place.
+        Interrupted: after SIGTERM or Ctrl-C; the state is saved.
     """
-    settings = {name: value for name, value in locals().items() if name in _SETTINGS}
-    directory = Path(directory)
-    _check_settings(task, settings)
+    arguments = dict(locals())
+    settings = {name: arguments[name] for name in _SETTINGS}
+    check_settings(task, {**settings, "seeds": seeds}, save_every)
     report = plots.available() if report is None else report and plots.needed()
-    with files.locked(directory):
-        _check_output(directory, overwrite)
-        train, validation, test = _read(task, train, validation, test, seed)
-        tokenizer = tokenization.load_tokenizer(checkpoint)
-        if export:
-            tokenization.check_graph(tokenizer)
-        task = task.from_data(train)
-        _check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-        task, model, history, results = run.Run(task, checkpoint, tokenizer, train, validation, test, settings)()
-        tuned = FineTuned(task, model, tokenizer, history, results, directory)
-        _write(tuned, export)
-        if report:
-            _report(tuned, {"train": train, "validation": validation, **({} if test is None else {"test": test})})
+    if seeds > 1:
+        return _best_of(arguments, report)
+    with files.locked(directory := Path(directory)):
+        states = checkpoints.States(directory)
+        saved = begin(directory, states, resume, overwrite)
+        examples = read(task, train, validation, test, seed)
+        training = _prepare(task, checkpoint, *examples, settings, export, allow_missing_labels)
+        if saved is not None:
+            checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
+        tuned = FineTuned(*training(states, saved, save_every), directory)
+        _finish(tuned, states, export, training.parts if report else None)
     return tuned
+
+
+def _prepare(task, checkpoint, train, validation, test, settings, export, allow_missing_labels) -> run.Run:
+    """Fills what the task leaves open, and checks all that can be checked before the work."""
+    tokenizer = tokenization.load_tokenizer(checkpoint)
+    if export:
+        tokenization.check_graph(tokenizer)
+    task = task.from_data(train)
+    check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
+    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+
+
+def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
+    """Writes the folder, forgets the states of the training, and reports on `parts`."""
+    _write(tuned, export)
+    states.clear()
+    if parts is not None:
+        _report(tuned, parts)
+
+
+def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
+    """Runs `fine_tune` with each seed in a folder beside the output, where an interrupted one goes on, and keeps the best run."""
+    directory, task, first = Path(arguments["directory"]), arguments["task"], arguments["seed"]
+    place = directory.parent / f".{directory.name}.seeds"
+    resume, overwrite, export = (arguments[name] for name in ("resume", "overwrite", "export"))
+    with files.locked(directory):
+        begin(directory, checkpoints.States(directory), False, overwrite)
+        if place.exists() and not resume:
+            if not overwrite:
+                raise InputError(
+                    f"{directory} has runs that were interrupted; pass resume (--resume) to go on, or overwrite (--overwrite) to begin anew"
+                )
+            shutil.rmtree(place)
+        names = ("train", "validation", "test")
+        parts = dict(zip(names, read(task, *(arguments[name] for name in names), first), strict=True))
+        alone = {**arguments, **parts, "seeds": 1, "resume": True, "export": False, "report": False}
+        runs, failed = {}, {}
+        for seed in range(first, first + arguments["seeds"]):
+            print(f"tfbert: seed {seed}, {seed - first + 1} of {arguments['seeds']}", file=sys.stderr)
+            folder = place / f"seed-{seed}"
+            try:
+                if not (folder / "metrics.json").is_file():
+                    fine_tune(**{**alone, "directory": folder, "seed": seed})
+                runs[seed] = files.read_json(folder / "metrics.json")
+            except Diverged as error:
+                failed[seed] = str(error)
+        if not runs:
+            raise Diverged(f"all {len(failed)} runs diverged; of the first: {next(iter(failed.values()))}")
+        monitor = arguments["monitor"] or task.monitor
+        best = (max if metrics.direction(monitor) == "max" else min)(
+            runs, key=lambda seed: runs[seed]["validation"][monitor]
+        )
+        tuned = load(place / f"seed-{best}")
+        tuned = dataclasses.replace(tuned, directory=directory)
+        tuned.metrics["seeds"] = {"kept": best, "failed": failed, **_spread(runs)}
+        _write(tuned, export)
+        shutil.rmtree(place)
+        if report:
+            _report(tuned, {name: part for name, part in parts.items() if part is not None})
+    return tuned
+
+
+def _spread(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of each score of several runs the values by seed, median, least and most: of the test data, or else of the validation data."""
+    found = {}
+    for name in next(iter(runs.values()))["metrics"]:
+        values = [run["metrics"][name] for run in runs.values()]
+        found[name] = {
+            "by_seed": dict(zip(map(str, runs), values, strict=True)),
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+        }
+    return {"scores": found}
 
 
 def _write(tuned: FineTuned, export: bool) -> None:
@@ -159,8 +264,8 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze accumulate ema fgm r_drop patience "
-    "monitor precision strategy seed new_head encoder"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze lora reinitialize accumulate "
+    "ema fgm r_drop patience monitor precision strategy seed new_head encoder"
 ).split()
 
 
@@ -190,70 +295,6 @@ def load(directory) -> FineTuned:
         files.read_json(directory / "metrics.json"),
         directory,
     )
-
-
-def _check_settings(task: Task, settings: dict[str, Any]) -> None:
-    for name in ("epochs", "batch_size", "accumulate"):
-        if settings[name] < 1:
-            raise InputError(f"{name} is {settings[name]}; it must be at least 1")
-    if not settings["learning_rate"] > 0:
-        raise InputError(
-            f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
-        )
-    if not settings["layer_decay"] > 0:
-        raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
-    if not 0 <= settings["ema"] < 1:
-        raise InputError(
-            f"ema is {settings['ema']}; it must be at least 0, which is none, and below 1; 0.99 suits most runs"
-        )
-    if settings["accumulate"] > 1 and not task.in_parts:
-        raise InputError(
-            "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
-        )
-    if settings["r_drop"] and task.divergence() is None:
-        raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
-    choices = ("auto", *devices.PRECISIONS)
-    if settings["precision"] not in choices:
-        name = settings["precision"]
-        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
-    if settings["monitor"] is not None:
-        metrics.direction(settings["monitor"])
-
-
-def _check_output(directory: Path, overwrite: bool) -> None:
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise InputError(f"{directory} is a file; the output must be a folder")
-    finished = (directory / "metrics.json").is_file()
-    if finished and not overwrite:
-        raise InputError(
-            f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
-        )
-    if not finished and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
-
-
-def _check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:
-    for part in (train, *held_out):
-        task.check(part)
-    for part in () if allow_missing_labels else held_out:
-        task.check_coverage(part)
-
-
-def _read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:
-    train = from_iterable(train, "train")
-    if len(train) == 0:
-        raise InputError(f"{train.source} has no examples; training needs some")
-    if validation is None:
-        train, validation = split(train, 0.1, seed=seed, group=task.together)
-    else:
-        validation = from_iterable(validation, "validation")
-    test = None if test is None else from_iterable(test, "test")
-    for part in (validation, test):
-        if part is not None and len(part) == 0:
-            raise InputError(f"{part.source} has no examples to score")
-    return train, validation, test
 
 
 def _next_version(directory: Path) -> int:

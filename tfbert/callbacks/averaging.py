@@ -46,3 +46,11 @@ class UseMovingAverages(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._own = [variable.numpy() for variable in self.model.trainable_variables]
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def state(self) -> dict:
+        """The weights themselves, where the averages are in their place."""
+        return {"own": self._own}
+
+    def restore(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+        self._own = state["own"]

@@ -65,12 +65,14 @@ class FindLearningRate(keras.callbacks.Callback):
             raise InputError(
                 "FindLearningRate cannot put back a legacy optimizer; compile with one of keras.optimizers"
             )
-        if not model.built:
-            raise InputError("FindLearningRate needs the weights before it begins; build the model, or call it once")
         self._rate = settable_rate(model, "FindLearningRate")
+        try:
+            learning = model.trainable_variables
+        except ValueError as error:
+            raise InputError("FindLearningRate needs a model that is built; call it once before") from error
         with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
-        variables = [*model.variables, *model.optimizer.variables, *models.dropout_steps(model)]
+            model.optimizer.build(learning)
+        variables = [*model.variables, *model.optimizer.variables, *models.random_state(model)]
         self._before = [(variable, variable.numpy()) for variable in variables]
         self.rates, self.losses, self.smoothed, self.suggestion, self._mean = [], [], [], None, 0.0
 

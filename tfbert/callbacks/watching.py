@@ -1,4 +1,7 @@
-"""Timing, watching and scoring a `fit`: EpochTimer, StopOnNonFinite, ScoreTask, Progress."""
+"""Timing, watching and scoring a `fit`: EpochTimer, StopOnNonFinite, ScoreTask, Progress, History.
+
+Those that remember something have `state()`, which gives it as JSON values and NumPy arrays, and `restore(state)`, which is called after
+`on_train_begin` (see `tfbert.checkpoints`)."""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfbert._compat import keras, tf
-from tfbert.errors import InputError, suggest
+from tfbert.errors import Diverged, InputError, suggest
 
 
 class EpochTimer(keras.callbacks.Callback):
@@ -31,16 +34,26 @@ class EpochTimer(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.seconds: list[float] = []
+        self.on_train_begin()
 
     def on_train_begin(self, logs=None):
-        self.seconds = []
+        self.seconds: list[float] = []
+        self._began, self._before = None, 0.0  # seconds of this epoch before it was interrupted
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self._before
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds.append(time.monotonic() - self._began)
+        self._began, self._before = None, 0.0
+
+    def state(self) -> dict:
+        """The seconds of the epochs that are over, and of the one that is not."""
+        return {"seconds": self.seconds, "before": 0.0 if self._began is None else time.monotonic() - self._began}
+
+    def restore(self, state: dict) -> None:
+        """Goes on counting where `state` was given."""
+        self.seconds, self._before = state["seconds"], state["before"]
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -50,7 +63,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     raises; put it before whatever saves.
 
     Raises:
-        InputError: from `fit`, naming epoch and step, both counted from 1.
+        Diverged: from `fit`, naming epoch and step, both counted from 1.
 
     Example:
         >>> model = keras.Sequential([keras.layers.Dense(1)])
@@ -59,7 +72,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         ...           callbacks=[StopOnNonFinite()])
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: the loss is inf at epoch 1, step 3; lower the learning rate (0.5 at this step), or
+        tfbert.errors.Diverged: the loss is inf at epoch 1, step 3; lower the learning rate (0.5 at this step), or
         look for numbers that are not finite in the data
     """
 
@@ -69,7 +82,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
-            raise InputError(
+            raise Diverged(
                 f"the loss is {loss} at epoch {self._epoch}, step {batch + 1}; lower the learning rate{self._rate()}, "
                 "or look for numbers that are not finite in the data"
             )
@@ -78,7 +91,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         for variable in self.model.trainable_variables:
             if not tf.reduce_all(tf.math.is_finite(variable)):
                 place = f"{variable.name} is not finite after epoch {self._epoch}"
-                raise InputError(f"{place}; lower the learning rate{self._rate()}")
+                raise Diverged(f"{place}; lower the learning rate{self._rate()}")
 
     def _rate(self) -> str:
         rate = self.model.optimizer.learning_rate
@@ -129,7 +142,7 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:  # a new training; a resumed one goes on from its best
-            self.best_epoch = self.best_score = self.best_weights = None
+            self.best_epoch = self.best_score = self.best_weights = self._best_variables = None
             self._waited = 0
 
     def on_epoch_end(self, epoch, logs=None):
@@ -155,7 +168,22 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self.best_weights is not None:
-            keras.backend.batch_set_value(list(zip(self._best_variables, self.best_weights)))
+            variables = self._best_variables or self.model.weights
+            keras.backend.batch_set_value(list(zip(variables, self.best_weights, strict=True)))
+
+    def state(self) -> dict:
+        """The best so far, and for how many epochs there has been no better."""
+        return {
+            "epoch": self.best_epoch,
+            "score": self.best_score,
+            "weights": self.best_weights,
+            "waited": self._waited,
+        }
+
+    def restore(self, state: dict) -> None:
+        """Goes on from the best when `state` was given."""
+        self.best_epoch, self.best_score = state["epoch"], state["score"]
+        self.best_weights, self._waited = state["weights"], state["waited"]
 
 
 class Progress(keras.callbacks.Callback):
@@ -189,12 +217,14 @@ class Progress(keras.callbacks.Callback):
         self._terminal = self._out.isatty()
         self._began = self._shown = time.monotonic()
         self._steps = self.params.get("steps")
+        self._before = 0.0  # seconds of this epoch before it was interrupted
         self._run_done = 0  # steps of this fit
         self._first_at = None  # when its first step, which also builds the graph, was over
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._done = epoch + 1, 0
-        self._epoch_began = self._step_at = time.monotonic()
+        self._epoch_began = self._step_at = time.monotonic() - self._before
+        self._before = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         now = self._step_at = time.monotonic()
@@ -217,6 +247,17 @@ class Progress(keras.callbacks.Callback):
         line = "  ".join([*self._parts(logs), *scores, *end])
         self._out.write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
         self._out.flush()
+        self._epoch_began = time.monotonic()
+
+    def state(self) -> dict:
+        """The seconds of the run and of its epoch."""
+        now = time.monotonic()
+        return {"seconds": now - self._began, "before": now - self._epoch_began}
+
+    def restore(self, state: dict) -> None:
+        """Goes on counting where `state` was given."""
+        self._began -= state["seconds"]
+        self._before = state["before"]
 
     def _parts(self, logs) -> list[str]:
         parts = [f"epoch {self._epoch}/{self.params['epochs']}", f"{self._done}/{self._steps or '?'}"]
@@ -237,6 +278,34 @@ class Progress(keras.callbacks.Callback):
             return []
         steps = (self.params["epochs"] - self._epoch + 1) * self._steps - self._done
         return [f"{_clock(steps * (now - self._first_at) / counted)} left"]
+
+
+class History(keras.callbacks.History):
+    """Keras' record of each epoch's logs, which goes on where an interrupted one stopped.
+
+    Attributes:
+        epoch: the epochs that are over, counted from 0.
+        history: name -> its value in each of them.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = History()
+        >>> _ = model.fit(np.zeros([4, 2]), np.zeros(4), epochs=2, verbose=0, callbacks=[history])
+        >>> history.state()
+        {'epoch': [0, 1], 'history': {'loss': [0.0, 0.0]}}
+    """
+
+    def state(self) -> dict:
+        """All of it."""
+        return {
+            "epoch": self.epoch,
+            "history": {name: [float(value) for value in column] for name, column in self.history.items()},
+        }
+
+    def restore(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+        self.epoch, self.history = state["epoch"], state["history"]
 
 
 def _clock(seconds: float) -> str:

@@ -82,6 +82,6 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             "metrics": tuned.metrics["metrics"],
             "export": exports[max(exports)] if exports else None,
             "report": report if report.is_file() else None,
-            **{name: tuned.metrics[name] for name in measured if name in tuned.metrics},
+            **{name: tuned.metrics[name] for name in (*measured, "seeds") if name in tuned.metrics},
         }
     )

@@ -1,12 +1,12 @@
-"""tfbert predict DIR [TEXT ...] [--input FILE|-]: one answer a line, in the order of the texts."""
+"""tfbert predict DIR [TEXT ...] [--input FILE|-]: one answer a line, in the order of the texts, as they come."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser
 from tfbert.errors import InputError
 from tfbert.serving.layout import versions
-from tfbert.sources.decoding import load_text
+from tfbert.sources import Examples, Stream
+from tfbert.sources.examples import counted
 
 NEEDS_TENSORFLOW = True
-ROWS = 256  # are read, answered and printed at once
+EVERY = 5  # seconds between two lines of progress
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -34,7 +35,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--input",
         metavar="FILE|-",
-        help=f"- (standard input) or .txt: every line is a text, blank ones too; or {reading.FORMATS}",
+        help=f"- (standard input, answered as it comes) or .txt: every line is a text, blank ones too; or {reading.FORMATS}",
     )
     reading.add_options(parser, columns=("text", "text_pair", "question", "context"))
     values = parser.parse(argv)
@@ -51,55 +52,60 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Answers, and emits one object per text."""
     fields, answer = _model(Path(arguments.directory))
     rows = _rows(arguments, fields)
-    while part := list(itertools.islice(rows, ROWS)):
-        for result in answer(part):
-            emit(result)
+    progress = Progress(rows)
+    for result in answer(rows):
+        emit(result)
+        progress.answered()
+    reading.tell(rows.notes)
+    progress.end()
 
 
-def _model(directory: Path) -> tuple[tuple[str, ...], Callable[[list], list[dict[str, Any]]]]:
+def _model(directory: Path) -> tuple[tuple[str, ...], Callable[[Stream], Iterator[dict[str, Any]]]]:
     """The names of the texts that the model takes, and the function from rows of them to answers."""
     if versions(directory) or (directory / "saved_model.pb").is_file():
         predictor = tfbert.Predictor(directory)
-        return predictor.inputs, predictor
+        return predictor.inputs, predictor.stream
     tuned = tfbert.load(directory)
-    return tuned.task.inputs, functools.partial(tfbert.predict, tuned.task, tuned.model, tuned.tokenizer)
+    return tuned.task.inputs, functools.partial(tfbert.predict_stream, tuned.task, tuned.model, tuned.tokenizer)
 
 
-def _rows(arguments: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[dict]:
-    if arguments.input is not None and not _lines_of_text(arguments.input):
-        return iter(reading.texts(reading.read_file(arguments.input, arguments), fields))
-    if len(fields) > 1:
+def _rows(arguments: argparse.Namespace, fields: tuple[str, ...]) -> Stream:
+    path = arguments.input
+    if len(fields) > 1 and (path is None or reading.of_lines(path)):
         raise InputError(f"this model takes {' and '.join(fields)}; give them as columns of a file: --input pairs.csv")
-    encoding = arguments.encoding or "utf-8"
-    if arguments.input is None:
-        texts: Iterable[str] = (
-            text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in arguments.texts
-        )
-    elif arguments.input == "-":
-        texts = _standard_input(encoding)
-    else:
-        texts = _lines(arguments.input, encoding)
-    return ({fields[0]: text} for text in texts)
+    if path is not None:
+        return reading.stream_texts(path, arguments, fields)
+    texts = [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in arguments.texts]
+    return Stream(Examples([{fields[0]: text}], source="the command line") for text in texts)
 
 
-def _lines_of_text(path: str) -> bool:
-    return path == "-" or path.lower().removesuffix(".gz").endswith(".txt")
+class Progress:
+    """Says on stderr, every few seconds, how many rows are answered, how fast, and how long the rest will take where that is known.
 
+    Args:
+        rows: what is answered.
+        clock: a function that gives seconds.
+    """
 
-def _lines(path: str, encoding: str) -> list[str]:
-    """Every line of a file, blank ones too: the n-th answer belongs to the n-th line."""
-    text, notes = load_text(path, encoding)
-    for note in notes:
-        print(f"tfbert: note: {note}", file=sys.stderr)
-    lines = text.split("\n")
-    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    def __init__(self, rows: Stream, clock: Callable[[], float] = time.monotonic):
+        self._rows, self._clock, self._count = rows, clock, 0
+        self._begin = self._told = clock()
 
+    def answered(self) -> None:
+        self._count += 1
+        if self._clock() - self._told >= EVERY:
+            self._tell()
 
-def _standard_input(encoding: str) -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode(encoding).removesuffix("\n").removesuffix("\r").replace("\0", "")
-        except (UnicodeDecodeError, LookupError) as error:
-            raise InputError(
-                f"standard input, line {number}: {error}; pass the encoding, for instance --encoding latin-1"
-            ) from error
+    def end(self) -> None:
+        """Says the whole, if anything was said before."""
+        if self._told > self._begin:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._clock()
+        rate = self._count / (self._told - self._begin)
+        left, share = "", self._rows.share() if self._rows.share else 0.0
+        if share:
+            seconds = round(max(0.0, self._rows.taken / share - self._count) / rate)
+            left = f", {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+        print(f"tfbert: {counted(self._count, 'row')}, {rate:,.1f} rows/s{left}", file=sys.stderr)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from tfbert.command_line.arguments import names, whole
 from tfbert.errors import InputError
-from tfbert.sources import Examples, read
+from tfbert.sources import Examples, Stream, read, stream
 
 COLUMNS = (
     "text",
@@ -58,30 +60,49 @@ def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLU
 
 def read_file(path: str, arguments: argparse.Namespace) -> Examples:
     """Reads one data file as the options say; what the reader changed or found odd goes to stderr."""
-    columns = {field: getattr(arguments, field, None) for field in COLUMNS}
-    options = {name: getattr(arguments, name) for name in OPTIONS}
-    examples = read(
-        path,
-        columns={field: column for field, column in columns.items() if column is not None} or None,
-        **{name: value for name, value in options.items() if value is not None},
-    )
-    for note in examples.notes:
-        print(f"tfbert: note: {note}", file=sys.stderr)
+    examples = read(path, **_options(arguments))
+    tell(examples.notes)
     return examples
 
 
-def texts(examples: Examples, fields: tuple[str, ...]) -> list[dict]:
-    """The text fields of each row (one text or a list of them each), and nothing else; a row that lacks one is an InputError."""
-    for i, row in enumerate(examples):
-        for field in fields:
-            value = row.get(field)
-            if not all(isinstance(text, str) for text in (value if isinstance(value, list) else [value])):
-                option = f"--{field.replace('_', '-')}"
-                have = ", ".join(map(repr, row)) or "no field"
-                raise InputError(
-                    f"{examples.where(i)}: no text in the field {field!r}; the row has {have}; name the column with {option}"
-                )
-    return [{field: row[field] for field in fields} for row in examples]
+def stream_texts(path: str, arguments: argparse.Namespace, fields: tuple[str, ...]) -> Stream:
+    """The text fields of each row as it is read (one text or a list of them each), and nothing else."""
+    options = {"field": fields[0], "max_characters": None} if of_lines(path) else {}
+    rows = stream(path, **_options(arguments), **options)
+    return Stream((row and _texts(rows.last, fields) for row in rows), rows.share, rows.notes)
+
+
+def of_lines(path: str) -> bool:
+    """Whether every line of a file is a text."""
+    return path == "-" or path.lower().removesuffix(".gz").endswith(".txt")
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Writes a reader's notes to stderr."""
+    for note in notes:
+        print(f"tfbert: note: {note}", file=sys.stderr)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    columns = {field: getattr(arguments, field, None) for field in COLUMNS}
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    options = {name: value for name, value in options.items() if value is not None}
+    return options | {"columns": {field: column for field, column in columns.items() if column is not None} or None}
+
+
+def _texts(example: Examples, fields: tuple[str, ...]) -> Examples:
+    """The text fields of a row; one that lacks a text is an InputError."""
+    (row,) = example
+    for field in fields:
+        value = row.get(field)
+        if not all(isinstance(text, str) for text in (value if isinstance(value, list) else [value])):
+            option = f"--{field.replace('_', '-')}"
+            have = ", ".join(map(repr, row)) or "no field"
+            raise InputError(
+                f"{example.where(0)}: no text in the field {field!r}; the row has {have}; name the column with {option}"
+            )
+    texts = {field: row[field] for field in fields}
+    return Examples([texts], source=example.source, lines=example.lines, rows_at=example.rows_at)
 
 
 def _delimiter(text: str) -> str:

@@ -16,17 +16,18 @@ from tfbert.models.keras_model import (
     without_padding,
     word_embeddings,
 )
-from tfbert.models.lean import dropout_steps, for_answers
+from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
+from tfbert.models.lora import add_lora, merge_lora
+from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
-from tfbert.models.training_model import TrainingModel
 
 __all__ = [
     "POOLINGS",
     "LoadReport",
-    "TrainingModel",
+    "add_lora",
     "as_keras",
     "at_token",
     "by_choice",
@@ -36,12 +37,13 @@ __all__ = [
     "count_parameters",
     "describe",
     "dropout",
-    "dropout_steps",
     "for_answers",
     "freeze",
     "layer_groups",
     "load",
+    "merge_lora",
     "pooled",
+    "random_state",
     "reinitialize",
     "save",
     "sentence_encoder",

@@ -192,6 +192,15 @@ def unfreeze(model, *names: str) -> None:
 
     Raises:
         InputError: a name that is none, with the nearest.
+
+    Example:
+        >>> from tfbert._compat import keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, name="below"), keras.layers.Dense(1, name="above")])
+        >>> model.build([None, 3])
+        >>> freeze(model, "below", "above")
+        >>> unfreeze(model, "above")
+        >>> [variable.name for variable in model.trainable_weights]
+        ['above/kernel:0', 'above/bias:0']
     """
     _move(model, _variables(model, names) if names else model.weights, learn=True)
 
@@ -204,6 +213,14 @@ def count_parameters(model) -> dict[str, dict[str, int]]:
 
     Returns:
         Group -> {"total", "trainable"}, from the bottom, and "all" with the sums.
+
+    Example:
+        >>> from tfbert._compat import keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, name="below"), keras.layers.Dense(1, name="above")])
+        >>> model.build([None, 3])
+        >>> freeze(model, "below")
+        >>> count_parameters(model)["below"], count_parameters(model)["all"]
+        ({'total': 8, 'trainable': 0}, {'total': 11, 'trainable': 3})
     """
     learning = {variable.ref() for variable in model.trainable_weights}
     table = {}
@@ -250,7 +267,9 @@ def _move(model, variables: Iterable, *, learn: bool) -> None:
         own = [*layer._trainable_weights, *layer._non_trainable_weights]
         if not any(variable.ref() in chosen for variable in own):
             continue
-        order = vars(layer).get("order_of_weights") or own  # as the layer made them, whatever was moved since
+        # As the layer made them, whatever was moved since; and some may have come or gone (see `lora`).
+        before = [v for v in vars(layer).get("order_of_weights", ()) if any(v is each for each in own)]
+        order = [*before, *(v for v in own if not any(v is each for each in before))]
         object.__setattr__(layer, "order_of_weights", order)  # past Keras' tracking
         learning = {variable.ref() for variable in layer._trainable_weights}
         learning = learning | chosen if learn else learning - chosen

@@ -104,16 +104,6 @@ def for_answers(model, precision: str = "float32") -> Served:
     return served
 
 
-def dropout_steps(model) -> list:
-    """The counts that dropout's masks in a lean encoder are a function of: variables that are not among a model's own.
-
-    Args:
-        model: what `as_keras` returned, the TF Transformers model itself, or any other Keras model, which has none.
-    """
-    encoder = _encoder_of(model)
-    return [] if encoder is None else [encoder.step]
-
-
 def _encoder_of(model) -> LeanEncoder | None:
     model = transformer_of(model)
     return vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")

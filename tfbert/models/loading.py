@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import keras, transformers
+from tfbert._compat import transformers
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
 from tfbert.models.families import Family, Head, family_of
 from tfbert.models.heads import choose, settle_labels, starts
 from tfbert.models.lean import check_encoder, put
+from tfbert.models.randomness import dropouts
 from tfbert.models.weights import Tensor, list_weights, read_weights, turned, variables_of
 
 
@@ -54,7 +55,7 @@ def load(
 
     A new head is allowed when the checkpoint is a base model; anything else that is missing, left over or of another shape is an error.
     No file of the checkpoint can make code run: config.json is data and only safetensors are read. The result's `load_report` says
-    what did not pass one to one. Dropout takes its random numbers from Keras: call `keras.utils.set_random_seed` before.
+    what did not pass one to one. Dropout takes its seeds from Keras: call `keras.utils.set_random_seed` before.
 
     Args:
         checkpoint: a folder, the packaged "all-MiniLM-L6-v2", or a name on the Hugging Face hub.
@@ -125,13 +126,14 @@ def quiet() -> Iterator[None]:
 
 
 def _build_dropout(model) -> None:
-    """Makes the dropout layers' random generators now, where Keras would at the first call.
+    """Makes the dropout layers' random generators now, where Keras would at the first call, and of the kind that has a state.
 
-    So their seeds depend on the global seed at loading, and on nothing that happens in between (wrapping, predicting).
+    So their seeds depend on the global seed at loading, and on nothing that happens in between (wrapping, predicting). The state is a
+    variable (see `random_state`); the operations that Keras draws from by default count inside their kernels, where nobody can save it.
     """
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.Dropout) and not layer.built:
-            layer.build(None)
+    for layer in dropouts(model):
+        layer._random_generator._set_rng_type("stateful")
+        layer.build(None)
 
 
 def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Family, folder: Path) -> None:

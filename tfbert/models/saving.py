@@ -14,6 +14,7 @@ from tfbert.files import new_directory, told, write_json
 from tfbert.models.configuration import known
 from tfbert.models.families import Family, Head, family_of
 from tfbert.models.keras_model import transformer_of
+from tfbert.models.lora import adapted
 from tfbert.models.weights import WHOLE, turned, variables_of
 
 
@@ -32,7 +33,13 @@ def save(model, folder: str | Path, tokenizer=None) -> None:
     """
     model = transformer_of(model)
     family = family_of(model.config.model_type)
-    arrays = {_name(name, family, model): _values(name, *pair) for name, pair in variables_of(model, family).items()}
+    sums = {layer.kernel.kernel.ref(): layer.kernel for layer in adapted(model)}
+    small = {variable.ref() for each in sums.values() for variable in (each.down, each.up)}
+    arrays = {
+        _name(name, family, model): _values(name, np.asarray(sums.get(variable.ref(), variable.numpy())), turn)
+        for name, (variable, turn) in variables_of(model, family).items()
+        if variable.ref() not in small
+    }
     if Path(folder).is_dir():
         _write(model, family, arrays, Path(folder), tokenizer)
         return
@@ -60,8 +67,7 @@ def _head(model, family: Family) -> Head:
     return next(head for head in family.heads.values() if head.tf_class == type(model).__name__)
 
 
-def _values(name: str, variable, turn) -> np.ndarray:
-    values = variable.numpy()
+def _values(name: str, values: np.ndarray, turn) -> np.ndarray:
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise InputError(

@@ -17,6 +17,7 @@ from tfbert.files import new_directory, sha256, write_json
 from tfbert.serving import accuracy, warmup
 from tfbert.serving.inputs import feeds, spread
 from tfbert.serving.layout import INFORMATION, WARMUP, new_version
+from tfbert.serving.lengths import by_length, can_be_grouped
 from tfbert.serving.operations import check_operations, operations
 from tfbert.serving.rows import rows
 from tfbert.serving.self_test import as_rows, check_export, check_ids, hard_cases, serialized, tolerance
@@ -135,7 +136,11 @@ def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
     def infer(**texts):
         rows = task.rows(tokenize, _same_length(texts))
         # A batch without rows may have no columns either, and models take the first one.
-        return task.infer(tokens(**{name: _one_column(rows.ids[name]) for name in ids}), rows)
+        features = {name: _one_column(rows.ids[name]) for name in ids}
+        outputs = tokens.structured_outputs
+        if can_be_grouped(ids, outputs):
+            return task.infer(by_length(tokens, features, outputs), rows)
+        return task.infer(tokens(**features), rows)
 
     # Both traced once and called by the signatures, so the graph holds the model and the tokenizer once.
     with served.in_use():

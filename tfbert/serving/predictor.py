@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from tfbert.files import read_json
 from tfbert.serving.inputs import described, feeds, fits
 from tfbert.serving.layout import INFORMATION, saved_model
 from tfbert.serving.rows import rows
+from tfbert.sources import Stream, windows
 
 # Other processors round sums in another order; a wrong file is off by far more.
 _GOLDEN_TOLERANCE = 1e-3
@@ -89,9 +90,43 @@ class Predictor:
             return self([texts], batch_size=batch_size)[0]
         if isinstance(texts, Mapping):
             raise InputError(f"texts is one dict; pass a list of dicts with {', '.join(self.inputs)}")
+        return self._answers([self._row(row, f"row {i}") for i, row in enumerate(texts, 1)], batch_size)
+
+    def stream(self, rows: Iterable, *, window: int = 4096, batch_size: int = 32) -> Iterator[dict[str, Any]]:
+        """Answers rows as they come, in their order, and holds few of them at a time.
+
+        Rows of like length within a window are computed together. The windows grow from one batch to `window`, so the first answers
+        come soon. A row is read when its window begins, not before.
+
+        Args:
+            rows: any iterable of rows, such as `sources.stream("reviews.csv")`, a file of any size. None among the rows has those
+                answered that have come so far: for a source that is slow at times.
+            window: the rows that are read before they are answered, at most (default 4096).
+            batch_size: rows computed at once (default 32).
+
+        Yields:
+            One dict per row, as calling the predictor gives them.
+
+        Raises:
+            InputError: a row that is not of that form, with its place; once the rows before it are answered.
+
+        Example:
+            >>> for answer in predictor.stream(sources.stream("reviews.csv", columns={"text": "review"})):  # doctest: +SKIP
+            ...     print(answer["label"])
+        """
+        for part in windows(self._checked(rows), first=batch_size, most=window):
+            yield from self._answers(part, batch_size)
+
+    def _checked(self, rows: Iterable) -> Iterator[dict[str, Any] | None]:
+        number = 0
+        for row in rows:
+            number += row is not None
+            place = rows.last.where(0) if isinstance(rows, Stream) else f"row {number}"
+            yield None if row is None else self._row(row, place)
+
+    def _answers(self, columns: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-        columns = self._columns(texts)
         lengths = [
             sum(len(text) for value in row.values() for text in ([value] if isinstance(value, bytes) else value))
             for row in columns
@@ -122,25 +157,23 @@ class Predictor:
         tensors = self._function(**feeds(batch, self._shapes))
         return rows({name: tensors[name].numpy() for name in self.outputs})
 
-    def _columns(self, texts: Iterable) -> list[dict[str, Any]]:
-        """The UTF-8 bytes of each row's texts, by input."""
-        made = []
-        for i, row in enumerate(texts, 1):
-            if isinstance(row, Mapping):
-                for name in self.inputs:
-                    if name not in row:
-                        have = ", ".join(map(repr, row))
-                        raise InputError(f"row {i} has no {name!r}; it has {have}.{suggest(name, row)}")
-                row = tuple(row[name] for name in self.inputs)
-            values = (row,) if isinstance(row, str | bytes) else row
-            wanted = described(self._shapes)
-            if isinstance(values, tuple | list) and len(values) != len(self.inputs):
-                raise InputError(f"row {i} has {len(values)} texts; the model takes {wanted}")
-            good = isinstance(values, tuple | list)
-            if not good or not all(fits(*pair, (str, bytes)) for pair in zip(values, self._shapes.values())):
-                raise InputError(f"row {i} is {row!r}; expected text, a tuple of texts or a dict with {wanted}")
-            made.append({name: _utf8(value) for name, value in zip(self.inputs, values)})
-        return made
+    def _row(self, row, place: str) -> dict[str, Any]:
+        """The UTF-8 bytes of a row's texts, by input."""
+        found = row
+        if isinstance(row, Mapping):
+            for name in self.inputs:
+                if name not in row:
+                    have = ", ".join(map(repr, row))
+                    raise InputError(f"{place} has no {name!r}; it has {have}.{suggest(name, row)}")
+            found = tuple(row[name] for name in self.inputs)
+        values = (found,) if isinstance(found, str | bytes) else found
+        wanted = described(self._shapes)
+        if isinstance(values, tuple | list) and len(values) != len(self.inputs):
+            raise InputError(f"{place} has {len(values)} texts; the model takes {wanted}")
+        good = isinstance(values, tuple | list)
+        if not good or not all(fits(*pair, (str, bytes)) for pair in zip(values, self._shapes.values())):
+            raise InputError(f"{place} is {row!r}; expected text, a tuple of texts or a dict with {wanted}")
+        return {name: _utf8(value) for name, value in zip(self.inputs, values)}
 
 
 def _utf8(text):

@@ -7,11 +7,13 @@ from tfbert.sources.parquet import read_parquet
 from tfbert.sources.reading import read, read_lines
 from tfbert.sources.splitting import fingerprint, split
 from tfbert.sources.squad import questions, read_squad
+from tfbert.sources.streaming import Stream, stream, windows
 from tfbert.sources.tables import read_csv
 from tfbert.sources.tfds import read_tfds
 
 __all__ = [
     "Examples",
+    "Stream",
     "from_iterable",
     "fingerprint",
     "questions",
@@ -25,4 +27,6 @@ __all__ = [
     "read_squad",
     "read_tfds",
     "split",
+    "stream",
+    "windows",
 ]

@@ -85,9 +85,9 @@ def load_text(path: str | os.PathLike, encoding: str = "utf-8") -> tuple[str, li
         ('text\\ncafé\\n', [])
     """
     data = load_bytes(path)
-    strict = _name(encoding) in ("utf-8", "utf-8-sig")
+    strict = codec_name(encoding) in ("utf-8", "utf-8-sig")
     if strict:
-        _refuse_other_formats(path, data)
+        refuse_other_formats(path, data)
         data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode("utf-8" if strict else encoding)
@@ -110,7 +110,8 @@ def load_text(path: str | os.PathLike, encoding: str = "utf-8") -> tuple[str, li
     return text, notes
 
 
-def _name(encoding: str) -> str:
+def codec_name(encoding: str) -> str:
+    """Python's name of an encoding; one that it does not know is an InputError."""
     try:
         return codecs.lookup(encoding).name
     except (LookupError, TypeError, ValueError) as error:
@@ -118,7 +119,8 @@ def _name(encoding: str) -> str:
         raise InputError(f"encoding={encoding!r} is not one that Python knows; {usual}") from error
 
 
-def _refuse_other_formats(path, data: bytes) -> None:
+def refuse_other_formats(path, data: bytes) -> None:
+    """Raises InputError where a file begins as UTF-16, an archive or another thing that is no UTF-8 does."""
     for mark, name in _MARKS.items():
         if data.startswith(mark):
             command = f"iconv -f {name.lower()} -t utf-8 {path} > converted"
@@ -129,7 +131,7 @@ def _refuse_other_formats(path, data: bytes) -> None:
 
 
 def _invalid(path, data: bytes, error: UnicodeDecodeError, encoding: str) -> str:
-    if b"\0" in data and _name(encoding)[:6] not in ("utf-16", "utf-32"):
+    if b"\0" in data and codec_name(encoding)[:6] not in ("utf-16", "utf-32"):
         return f"{path}: looks like a binary file (it has NUL bytes and is not valid {encoding}); expected text"
     line = data.count(b"\n", 0, error.start) + 1
     column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from tfbert.errors import InputError
 from tfbert.sources.columns import MAX_CHARACTERS, checked
@@ -42,16 +43,21 @@ def read_jsonl(
         ({'text': 'bad', 'label': 0}, [1, 3])
     """
     text, notes = load_text(path, encoding)
+    found = list(values(path, text.split("\n")))
+    lines, rows = [line for line, _ in found], [row for _, row in found]
+    return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+
+
+def values(path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """The value on each line that is not blank, with the line's number."""
     decoder = _decoder()
-    rows, lines = [], []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(decoder.decode(line))
+                value = decoder.decode(line)
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}:{number}: {_told(error)}; expected one JSON object a line") from error
-            lines.append(number)
-    return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+            yield number, value
 
 
 def read_json(

@@ -6,8 +6,9 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tfbert.errors import InputError, suggest
 from tfbert.sources.columns import MAX_CHARACTERS, checked
@@ -100,6 +101,12 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
         >>> read(place, columns={"text": "sentence"})
         [{'text': '"Fine," he lied', 'label': 'neg'}]
     """
+    name, reader, _, options = chosen_reader(path_or_name, options)
+    return reader(name, columns=columns, **options)
+
+
+def chosen_reader(path_or_name, options: Mapping[str, Any]) -> tuple[str, Callable, str, dict[str, Any]]:
+    """What reads a file or data set: its name, the reader, the suffix it goes by ("" for TFDS), and the reader's options, checked."""
     if not isinstance(path_or_name, (str, os.PathLike)):
         kind = type(path_or_name).__name__
         raise InputError(f"read takes a path or 'tfds:NAME:SPLIT', got {kind}; rows in memory need no reading")
@@ -108,18 +115,18 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
         match = _TFDS.fullmatch(name)
         if match is None:
             raise InputError(f"{name!r}: expected tfds:NAME:SPLIT, such as tfds:glue/sst2:train")
-        reader, kind, options = read_tfds, "a TensorFlow Dataset", {"split": match["split"], **options}
-        name = match["name"]
+        reader, suffix, kind = read_tfds, "", "a TensorFlow Dataset"
+        name, options = match["name"], {"split": match["split"], **options}
     else:
-        kind = Path(name.lower().removesuffix(".gz")).suffix
-        if kind not in _READERS:
+        suffix = Path(name.lower().removesuffix(".gz")).suffix
+        if suffix not in _READERS:
             check_file(name)
             known = ", ".join(_READERS)
-            raise InputError(f"{name}: the suffix {kind!r} is not known; known are {known}, each also with .gz")
-        reader, kind = _READERS[kind], f"a {kind} file"
+            raise InputError(f"{name}: the suffix {suffix!r} is not known; known are {known}, each also with .gz")
+        reader, kind = _READERS[suffix], f"a {suffix} file"
     known = [option for option in inspect.signature(reader).parameters if option not in ("path", "name", "columns")]
     for option in options:
         if option not in known:
             hint = f"its options are {', '.join(known)}.{suggest(option, known)}"
             raise InputError(f"{name}: {kind} has no option {option!r}; {hint}")
-    return reader(name, columns=columns, **options)
+    return name, reader, suffix, dict(options)

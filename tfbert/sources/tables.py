@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tfbert.errors import InputError
@@ -18,11 +19,10 @@ from tfbert.sources.examples import Examples, counted
 _UNQUOTED = "pass quoting=False (--no-quoting)"
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     names: list[str]
     place: str  # of the names
-    records: list[list[str]]
-    lines: list[int]  # the line on which each record begins
+    records: Iterable[tuple[int, list[str]]]  # the line on which each begins, and the record
 
 
 def read_csv(
@@ -66,21 +66,16 @@ def read_csv(
         >>> read_csv(place, columns={"text": "sentence"})
         [{'text': 'good, very', 'label': 'pos'}, {'text': 'bad', 'label': 'neg'}]
     """
-    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
-        raise InputError(f"delimiter={delimiter!r}: expected one character, such as ',' or '\\t'")
-    if isinstance(header, str):
-        raise InputError(f"header={header!r}: expected a list of names, such as ['text', 'label']")
     text, notes = load_text(path, encoding)
     parse = functools.partial(_parsed, path, text, delimiter, header=header, drop_extra=drop_extra)
-    if quoting is None:
-        table, note = _detected(path, text, parse)
+    if quoting is None and '"' in text:
+        quoting, note = meant(path, parse)
         notes += note
-    else:
-        table = parse(quoting)
-    fields = plan(table.names, columns, table.place, _other_delimiter(table.names))
-    rows = [{field: record[index] for field, index in fields} for record in table.records]
-    examples = Examples(rows, source=str(path), lines=table.lines, notes=notes)
-    if extra := sum(len(record) > len(table.names) for record in table.records):
+    table = parse(bool(quoting))
+    fields = planned(table, columns)
+    rows = [{field: record[index] for field, index in fields} for _, record in table.records]
+    examples = Examples(rows, source=str(path), lines=[line for line, _ in table.records], notes=notes)
+    if extra := sum(len(record) > len(table.names) for _, record in table.records):
         examples.notes.append(f"{path}: {counted(extra, 'row')} with more columns than the header, surplus dropped")
     if len(text) > max_characters:
         check_texts(examples, max_characters)
@@ -88,89 +83,123 @@ def read_csv(
     return examples
 
 
-def _detected(path, text: str, parse) -> tuple[_Table, list[str]]:
-    """The reading that fits, quoted first; unquoted also where quotes would join lines that each have all columns."""
-    if '"' not in text:
-        return parse(False), []
+def planned(table: Table, columns: Mapping[str, str] | None) -> list[tuple[str, int]]:
+    """Which column of a table each field is read from (see `plan`)."""
+    return plan(table.names, columns, table.place, _other_delimiter(table.names))
+
+
+def meant(path, parse) -> tuple[bool, list[str]]:
+    """Whether the quotes of a file enclose fields, and a note where that is not what CSV wants.
+
+    They do where the file can be read so; not where they would join lines that each have all columns.
+
+    Args:
+        path: the file.
+        parse: the function from `quoting` to the Table.
+    """
     try:
-        quoted = parse(True)
+        quoted = sum(1 for _ in parse(True).records)
     except InputError as error:
         quoted, refusal = None, error
     try:
-        unquoted = parse(False)
+        unquoted = sum(1 for _ in parse(False).records)
     except InputError:
         if quoted is None:
             raise refusal from None
-        return quoted, []
-    if quoted is not None and len(quoted.records) == len(unquoted.records):
-        return quoted, []
-    return unquoted, [f"{path}: read without quoting: its quotes do not pair as CSV wants (quoting=True insists on it)"]
+        return True, []
+    if quoted == unquoted:
+        return True, []
+    return False, [f"{path}: read without quoting: its quotes do not pair as CSV wants (quoting=True insists on it)"]
 
 
-def _parsed(path, text: str, delimiter: str, quoting: bool, *, header, drop_extra: bool) -> _Table:
-    """The records, at least one, all as wide as the header."""
-    records, lines = _quoted(path, text, delimiter) if quoting else _unquoted(text, delimiter)
-    if not records:
+def _parsed(path, text: str, delimiter: str, quoting: bool, **settings) -> Table:
+    """The records of a whole text."""
+    # A line ends at \n as editors and sed count; a file without any \n is an old one whose lines end at \r.
+    lines = io.StringIO(text, newline="\n" if "\n" in text else "")
+    found = table(path, lines, delimiter, quoting, longest=len(text), **settings)
+    return found._replace(records=list(found.records))
+
+
+def table(
+    path, lines: Iterable[str], delimiter: str, quoting: bool, *, header=None, drop_extra=False, longest: int
+) -> Table:
+    """The records, at least one, all as wide as the header, of lines that have their ends; read as they are asked for.
+
+    Args:
+        path: the file, for messages.
+        lines: the lines.
+        delimiter: as for `read_csv`, and so are `quoting` (True or False), `header` and `drop_extra`.
+        longest: characters after which a record that does not end is one whose quote is not closed.
+    """
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise InputError(f"delimiter={delimiter!r}: expected one character, such as ',' or '\\t'")
+    if isinstance(header, str):
+        raise InputError(f"header={header!r}: expected a list of names, such as ['text', 'label']")
+    records = _quoted(path, lines, delimiter, longest) if quoting else _unquoted(lines, delimiter)
+    first = next(records, None)
+    if first is None:
         raise InputError(f"{path}: the file is empty; expected a header line and a row for each example")
     if header is None:
-        names, place = records.pop(0), f"{path}:{lines.pop(0)}"
+        names, place = first[1], f"{path}:{first[0]}"
     else:
-        names, place = list(header), str(path)
+        names, place, records = list(header), str(path), itertools.chain([first], records)
     for index, name in enumerate(names):
         if name in names[:index]:
             raise InputError(f"{place}: two columns are named {name!r}; give each its own name")
-    if not records:
-        raise InputError(f"{place}: only a header line ({', '.join(map(repr, names))}) and no rows")
-    for record, line in zip(records, lines):
+    return Table(names, place, _even(path, records, names, place, quoting, drop_extra))
+
+
+def _even(path, records, names: list[str], place: str, quoting: bool, drop_extra: bool):
+    line = None
+    for line, record in records:
         if len(record) != len(names) and not (drop_extra and len(record) > len(names)):
             raise InputError(f"{path}:{line}: {_ragged(record, names, line, quoting)}")
-    return _Table(names, place, records, lines)
+        yield line, record
+    if line is None:
+        raise InputError(f"{place}: only a header line ({', '.join(map(repr, names))}) and no rows")
 
 
-def _quoted(path, text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    # A line ends at \n as editors and sed count; a file without any \n is an old one whose lines end at \r.
-    end = "\n" if "\n" in text else ""
-    csv.field_size_limit(max(csv.field_size_limit(), min(len(text) + 1, 2**31 - 1)))
-    reader = csv.reader(io.StringIO(text, newline=end), delimiter=delimiter, strict=True)
-    records, lines, line = [], [], 1
+def _quoted(path, lines: Iterable[str], delimiter: str, longest: int) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), min(longest + 1, 2**31 - 1)))
+    held: list[str] = []  # the lines of the record that is being read
+
+    def taken():
+        size = 0
+        for line in lines:
+            size = len(line) + (size if held else 0)
+            held.append(line)
+            if size > longest:
+                raise csv.Error("a record without end")
+            yield line
+
+    reader, line = csv.reader(taken(), delimiter=delimiter, strict=True), 1
     try:
         for record in reader:
             if record:
-                records.append(record)
-                lines.append(line)
+                yield line, record
             line = reader.line_num + 1
+            held.clear()
     except csv.Error as error:
-        quote = _open_quote(text, _offset(text, line, end or "\r"), delimiter)
+        quote = _open_quote("".join(held), delimiter)
         if quote is None:
             what = "a carriage return (\\r) outside quotes; put the field in double quotes"
             raise InputError(f"{path}:{reader.line_num}: {what}") from error
-        line = text.count(end or "\r", 0, quote) + 1
+        line += sum(end <= quote for end in itertools.accumulate(map(len, held)))
         raise InputError(
             f"{path}:{line}: a double quote opens here and is not closed before a {delimiter!r} or a line end; the "
             f"file seems to be written without quoting; {_UNQUOTED}"
         ) from error
-    return records, lines
 
 
-def _unquoted(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    records, lines = [], []
-    for number, line in enumerate(text.split("\n" if "\n" in text else "\r"), 1):
-        if line := line.removesuffix("\r"):
-            records.append(line.split(delimiter))
-            lines.append(number)
-    return records, lines
+def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        if line := line.removesuffix("\n").removesuffix("\r"):
+            yield number, line.split(delimiter)
 
 
-def _offset(text: str, line: int, end: str) -> int:
-    offset = 0
-    for _ in range(line - 1):
-        offset = text.index(end, offset) + 1
-    return offset
-
-
-def _open_quote(text: str, offset: int, delimiter: str) -> int | None:
-    """Where, in the record that begins at `offset`, a quote opens that is never closed rightly; None for nowhere."""
-    after = re.escape(delimiter)
+def _open_quote(text: str, delimiter: str) -> int | None:
+    """Where, in the text of a record, a quote opens that is never closed rightly; None for nowhere."""
+    after, offset = re.escape(delimiter), 0
     field = re.compile(rf'(?:"[^"]*(?:""[^"]*)*"|(?!")[^{after}\r\n]*)(?=[{after}\r\n]|\Z)')
     while match := field.match(text, offset):
         if text[match.end() : match.end() + 1] != delimiter:

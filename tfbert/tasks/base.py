@@ -12,6 +12,7 @@ import numpy as np
 from tfbert.errors import InputError, suggest
 from tfbert.pipeline import Features
 from tfbert.sources import Examples
+from tfbert.tasks import fields
 from tfbert.tokenization import Rows
 
 FORMAT_VERSION = 1
@@ -80,8 +81,8 @@ class Task(abc.ABC):
         return {name: [None] for name in self.inputs}
 
     def input(self, examples: Examples, i: int, name: str):
-        """The value of an input of row i: a text, or a list of texts (default: the field of that name)."""
-        return examples[i][name]
+        """The value of an input of row i: a text, or a list of texts (default: the field of that name); without it, an InputError."""
+        return fields.text(examples, i, name)
 
     @abc.abstractmethod
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:

@@ -1,0 +1,390 @@
+"""The state of a training that is not over: written beside its output while it goes on, whole or not at all, and read back bit by bit.
+
+`States` is the folder, `SaveState` the Keras callback that writes into it and goes on from it. A state is a nested dict of JSON values and
+NumPy arrays; whatever remembers something gives its part by `state()` and takes it back by `restore(part)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from tfbert import files, models
+from tfbert._compat import keras
+from tfbert.errors import InputError, Interrupted
+
+FORMAT_VERSION = 1
+KEPT = 2  # states: the newest, and the one before it, should the newest be damaged
+# What may differ in a run that goes on, where the user says so: the bits may then be others, the training stays the one that was meant.
+ACCEPTABLE = ("versions.", "patience", "strategy", "test")
+
+
+class States:
+    """The folder `.NAME.run` beside an output folder NAME: the newest two states of a run that is not over.
+
+    Args:
+        directory: the output folder, which the caller holds (`files.locked`).
+
+    Example:
+        >>> import tempfile
+        >>> states = States(Path(tempfile.mkdtemp()) / "movies")
+        >>> states.write(40, {"rate": 0.5, "weights": [np.arange(3.0)]})
+        >>> states.newest()
+        {'rate': 0.5, 'weights': [array([0., 1., 2.])]}
+        >>> states.clear()
+    """
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        self.place = self.directory.parent / f".{self.directory.name}.run"
+        self._kept: list[Path] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is a state, damaged or not."""
+        return bool(self._folders())
+
+    def write(self, step: int, state: Mapping[str, Any]) -> None:
+        """Writes a state and then deletes those before the last two.
+
+        Args:
+            step: updates so far; the state's name on the disk, and what the newest is known by.
+            state: nested dicts and lists of JSON values and NumPy arrays.
+
+        Raises:
+            InputError: the disk refuses. The states before are as they were.
+        """
+        folder = self.place / f"step-{step:08}"
+        arrays: dict[str, np.ndarray] = {}
+        values = _parted({"format_version": FORMAT_VERSION, "state": state}, "", arrays)
+        with files.new_directory(folder, overwrite=True) as temporary:
+            with files.told(folder):
+                save_file(arrays, temporary / "arrays.safetensors")
+            # Scores may be NaN, for which Python's JSON has a word; nobody else reads this file.
+            files.write_text(temporary / "values.json", json.dumps(values))
+            files.write_text(temporary / "SHA256SUMS", _sums(temporary))
+        self._kept = [path for path in self._kept if path != folder][1 - KEPT :] + [folder]
+        for old in self._folders():
+            if old not in self._kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """Reads the newest state whose checksums are right; one that is damaged is told on stderr, and the one before it taken.
+
+        Returns:
+            What `write` was given, or None where nothing was saved yet.
+
+        Raises:
+            InputError: there are states, and none is whole; or it is one of another version of this package.
+        """
+        for rest in self.place.glob(".*"):  # of a process that was killed while it wrote
+            shutil.rmtree(rest, ignore_errors=True)
+        folders = self._folders()
+        for folder in reversed(folders):
+            wrong = _damage(folder)
+            if not wrong:
+                self._kept = [folder]
+                return _read(folder)
+            print(f"tfbert: {folder} is damaged ({wrong}); the state before it is taken", file=sys.stderr)
+        if folders:
+            raise InputError(
+                f"none of the states in {self.place} is whole; pass overwrite (--overwrite) to begin the run anew"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Deletes the folder: the run is over, or begun anew."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.place.glob("step-*"))
+
+
+def _parted(value, name: str, arrays: dict[str, np.ndarray]):
+    """The value for JSON, with the names of the arrays in their places; the arrays go to `arrays`."""
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, Mapping):
+        return {key: _parted(part, f"{name}/{key}", arrays) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_parted(part, f"{name}/{i}", arrays) for i, part in enumerate(value)]
+    return value
+
+
+def _joined(value, arrays: Mapping[str, np.ndarray]):
+    """What `_parted` was given."""
+    if isinstance(value, dict):
+        if value.keys() == {"array"}:
+            return arrays[value["array"]]
+        return {key: _joined(part, arrays) for key, part in value.items()}
+    return [_joined(part, arrays) for part in value] if isinstance(value, list) else value
+
+
+def _sums(folder: Path) -> str:
+    """The checksums in the form of `sha256sum`, which can check them too."""
+    return "".join(f"{files.sha256(folder / name)}  {name}\n" for name in ("arrays.safetensors", "values.json"))
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a state's files; "" where nothing is."""
+    try:
+        if (folder / "SHA256SUMS").read_bytes() == _sums(folder).encode():
+            return ""
+    except (OSError, InputError) as error:
+        return str(error)
+    return "the files are not those that SHA256SUMS was written for"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    values = files.read_json(folder / "values.json")
+    if values["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has format_version {values['format_version']}, this tfbert reads {FORMAT_VERSION}; go on with the tfbert that "
+            "wrote it, or pass overwrite (--overwrite) to begin the run anew"
+        )
+    return _joined(values["state"], load_file(folder / "arrays.safetensors"))
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], directory, *, allow_changes: bool) -> None:
+    """Refuses to go on with a run that was begun with other arguments, data, checkpoint or versions.
+
+    Args:
+        before: name -> value, of the run as it was begun.
+        now: the same of this one.
+        directory: the output folder, for the message.
+        allow_changes: accept other versions, patience, strategy or test data, which do not change what is learned but for the last bits.
+
+    Example:
+        >>> check_same({"epochs": 3, "seed": 0}, {"epochs": 5, "seed": 0}, "saved_models/movies", allow_changes=True)
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: saved_models/movies was begun otherwise: epochs: 3 -> 5; go on as it was begun, or choose ...
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = "; ".join(f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names)
+    if not names:
+        return
+    if not all(name.startswith(ACCEPTABLE) for name in names):
+        raise InputError(
+            f"{directory} was begun otherwise: {told}; go on as it was begun, or choose another output folder, or pass overwrite "
+            "(--overwrite) to begin anew"
+        )
+    if not allow_changes:
+        raise InputError(
+            f"{directory} was begun otherwise: {told}; pass allow_changes (--allow-changes) to go on all the same: the result may differ "
+            "in the last bits from that of an unbroken run"
+        )
+    print(f"tfbert: {directory} goes on with changes: {told}", file=sys.stderr)
+
+
+def _short(value) -> str:
+    """A value as a message shows it: of a SHA-256 the beginning."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
+
+
+class Signals:
+    """Takes SIGTERM and Ctrl-C until it is left: the first of them is only noted, the next does what it would have done without.
+
+    Outside the main thread Python cannot take signals, and nothing is done.
+
+    Attributes:
+        received: the signal that came, or None.
+
+    Example:
+        >>> with Signals() as signals:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     signals.received.name
+        'SIGTERM'
+    """
+
+    def __enter__(self) -> Signals:
+        self.received: signal.Signals | None = None
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame) -> None:
+        self.received = signal.Signals(number)
+        self.__exit__()
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves the whole state of a training every so often, beside it, and lets `fit` go on where an earlier process stopped.
+
+    It is the last of the callbacks, so that it sees what the others have done. Weights are copied between two steps; a thread writes
+    them, and while it does nothing else is saved. A state that the disk refuses, or with a weight that is not finite, is not written, and
+    the training goes on. When a signal has come, the state is written after the step, or after the scoring that is under way, and `fit`
+    ends with Interrupted.
+
+    The data set must begin at `position`, and `fit` needs no initial_epoch.
+
+    Args:
+        states: the folder.
+        pieces: name -> callback with `state` and `restore`.
+        steps: steps of an epoch.
+        every: seconds between two saves, at least; 0 saves whenever the one before is written.
+        identity: name -> value: what must be equal for a run to go on with this state.
+        saved: what `states.newest` returned, to go on from there.
+
+    Attributes:
+        position: (epoch, batch) of the next step, both counted from 0.
+
+    Raises:
+        Interrupted: from `fit`, after a signal.
+        InputError: from `fit`, for a saved state that is not of this model.
+    """
+
+    def __init__(self, states: States, pieces: Mapping[str, Any], *, steps: int, every: float, identity, saved=None):
+        super().__init__()
+        self.states, self.pieces, self.steps, self.every, self.identity = states, pieces, steps, every, identity
+        self._saved, self._writer, self._failed, self._told = saved, None, None, False
+        self.position: tuple[int, int] = tuple(saved["position"]) if saved else (0, 0)
+        self.signals = Signals()
+        self._on_disk = self.position if saved else None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Surrounds `fit`: takes signals, and waits at the end until what is being written is written."""
+        try:
+            with self.signals:
+                yield
+        finally:
+            if self._writer is not None:
+                self._writer.join()
+
+    def on_train_begin(self, logs=None):
+        # Keras makes these at the first step, for the variables that have a gradient then; a state needs them before, and all.
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.compiled_loss.build(self.model.output)
+        self._written_at = time.monotonic()
+        self.model._training_state = self  # as Keras' BackupAndRestore: `fit` asks it where to begin
+        self._restored = None
+        if self._saved is None:
+            return
+        for name, piece in self.pieces.items():
+            piece.restore(self._saved["pieces"][name])
+        for name, variables in self._variables().items():
+            _assign(variables, self._saved["model"][name], name)
+        self._restored, self._saved = self._saved, None  # the metrics wait until the epoch's beginning has reset them
+        self._stopped = self._restored["stopped"]
+        epoch, batch = self.position
+        step = f", step {batch + 1} of {self.steps}" if batch else ""
+        print(f"tfbert: {self.states.directory} goes on at epoch {epoch + 1}{step}", file=sys.stderr)
+
+    def maybe_load_initial_counters_from_ckpt(self, steps_per_epoch, initial_epoch, mode=None) -> tuple[int, int]:
+        """Where `fit` begins."""
+        if self._restored is not None and self._restored["stopped"]:
+            return self.params["epochs"], 0
+        return self.position
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self._restored is not None:
+            if self.position[1]:
+                _assign(self._metrics(), self._restored["metrics"], "metrics")
+            self._restored = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 < self.steps:  # the last step's state is that of the epoch's end
+            self._reached(self._epoch, batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._reached(epoch + 1, 0)
+
+    def on_train_end(self, logs=None):
+        self.model._training_state = None
+
+    def _reached(self, epoch: int, batch: int) -> None:
+        self.position = (epoch, batch)
+        if self.signals.received is not None:
+            self._stop(self.signals.received)
+        if time.monotonic() - self._written_at < self.every or (self._writer is not None and self._writer.is_alive()):
+            return
+        self._tell_failure()
+        self._writer = threading.Thread(target=self._write, args=(self.position, self._state()), name="tfbert-save")
+        self._writer.start()
+
+    def _stop(self, received: signal.Signals) -> None:
+        if self._writer is not None:
+            self._writer.join()
+        self._write(self.position, self._state())
+        self._tell_failure()
+        raise Interrupted(received, self._how_to_resume())
+
+    def _how_to_resume(self) -> str:
+        if self._on_disk is None:
+            return f"nothing of {self.states.directory} could be saved; it begins anew"
+        epoch, batch = self._on_disk
+        return f"saved at epoch {epoch + 1}, step {batch + 1}; the same command with --resume goes on"
+
+    def _tell_failure(self) -> None:
+        """Says on stderr that the last save has failed, the first time of several in a row."""
+        if self._failed is not None and not self._told:
+            print(f"tfbert: the state is not saved, training goes on: {self._failed}", file=sys.stderr)
+        self._told = self._failed is not None
+
+    def _write(self, position: tuple[int, int], state: dict[str, Any]) -> None:
+        weights = state["model"]["weights"]
+        if all(np.isfinite(array).all() for array in weights):
+            try:
+                self.states.write(position[0] * self.steps + position[1], state)
+                self._on_disk, self._failed = position, None
+            except InputError as error:
+                self._failed = error
+        self._written_at = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "identity": self.identity,
+            "position": self.position,
+            "stopped": bool(self.model.stop_training),
+            "pieces": {name: piece.state() for name, piece in self.pieces.items()},
+            "model": {name: _values(variables) for name, variables in self._variables().items()},
+            "metrics": _values(self._metrics()),
+        }
+
+    def _variables(self) -> dict[str, list]:
+        """All variables that a step changes, but the metrics."""
+        optimizer = self.model.optimizer
+        scale = getattr(
+            optimizer, "_loss_scale", None
+        )  # of Keras' LossScaleOptimizer, whose variables are those it wraps
+        return {
+            "weights": self.model.weights,
+            "optimizer": list(optimizer.variables),
+            "loss scale": [] if scale is None else [scale.current_loss_scale, scale.counter],
+            "random": models.random_state(self.model),
+        }
+
+    def _metrics(self) -> list:
+        return [variable for metric in self.model.metrics for variable in metric.variables]
+
+
+def _values(variables) -> list[np.ndarray]:
+    return [np.asarray(variable.numpy()) for variable in variables]
+
+
+def _assign(variables, arrays, what: str) -> None:
+    shapes = [tuple(variable.shape) for variable in variables], [array.shape for array in arrays]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"the saved state's {what} are not of this model's shapes; pass overwrite (--overwrite) to begin anew"
+        )
+    for variable, array in zip(variables, arrays):
+        variable.assign(array)
