@@ -263,7 +263,7 @@ def tuned(tiny, tmp_path_factory):
 def test_the_page_is_whole_safe_and_alone(tuned):
     page = (tuned.directory / "report.html").read_text("utf-8")
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(pictures) == page.count("<img") == 6
+    assert len(pictures) == page.count("<img") == 7
     for picture in pictures:
         assert base64.b64decode(picture).startswith(b"\x89PNG\r\n\x1a\n")
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "&lt;b&gt;good&lt;/b&gt;" in page

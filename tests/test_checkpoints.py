@@ -178,6 +178,7 @@ def test_changes_are_listed_and_only_some_may_be_accepted(capsys):
 
 
 def test_the_second_signal_does_what_it_did_before_and_handlers_are_put_back():
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with checkpoints.Signals() as signals:
         assert signals.received is None
@@ -189,6 +190,7 @@ def test_the_second_signal_does_what_it_did_before_and_handlers_are_put_back():
     with checkpoints.Signals():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    signal.signal(signal.SIGINT, inherited)
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

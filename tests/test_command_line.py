@@ -483,7 +483,8 @@ def test_predict_through_the_checkpoint_equals_predict_through_the_export(run, t
     for name in ("checkpoint", "task.json", "metrics.json", "history.csv"):
         (tmp_path / name).symlink_to(tuned / name)
     texts = ["a lovely bright film", "the plot is dull"]
-    _, by_checkpoint, _ = run("predict", tmp_path, *texts)
+    code, by_checkpoint, stderr = run("predict", tmp_path, *texts)
+    assert code == 0, stderr
     _, by_export, _ = run("predict", tuned, *texts)
     assert [answer["label"] for answer in by_checkpoint] == [answer["label"] for answer in by_export]
     for ours, theirs in zip(by_checkpoint, by_export, strict=True):

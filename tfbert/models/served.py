@@ -78,7 +78,9 @@ class Matrix:
 
     def product(self, x):
         """x @ kernel + bias: [N, D] -> [N, E], computed in the dtype of x."""
-        kernel, bias = tf.cast(self._kernel, x.dtype), tf.cast(self._bias, x.dtype)
+        # Not before x is there: TensorFlow would convert all weights at a request's start, and hold them as floats at once.
+        with tf.control_dependencies([x]):
+            kernel, bias = tf.cast(self._kernel, x.dtype), tf.cast(self._bias, x.dtype)
         if self._scale is None:
             return dense(x, kernel, bias)
         # Times the scale afterwards: [N, E] is less than [D, E] where time counts most, in a request of one sentence.

@@ -9,6 +9,7 @@ from tfbert._compat import tf
 
 SHORTEST = 64  # tokens; attention over fewer costs next to nothing beside the matrix products
 LEAST = 2**16  # pairs of tokens in a batch, R T^2; of fewer, a second call of the model costs more than it saves
+NOWHERE = -1e9  # an answer does not begin or end in padding: what models.without_padding says
 WIDEST = 4096  # numbers for each token or row; to put more of them back in their places costs more than is saved
 
 
@@ -26,7 +27,8 @@ def by_length(function: Callable, features: Mapping[str, Any], outputs: Mapping[
         outputs: name -> tf.TensorSpec of an output, [R, ...] or [R, T, ...].
 
     Returns:
-        The outputs, [R, ...] or [R, T, ...]; 0 where a row's group is narrower than T.
+        The outputs, [R, ...] or [R, T, ...]. Where a row's group is narrower than T, they are those of padding: 0, and NOWHERE where a
+        place has one number, over which a softmax may be taken.
     """
     mask = features["attention_mask"]
     lengths, rows, width = tf.reduce_sum(mask, 1), tf.shape(mask)[0], tf.shape(mask)[1]
@@ -88,4 +90,5 @@ def by_token(spec) -> bool:
 def _widened(array, width, spec):
     if not by_token(spec):
         return array
-    return tf.pad(array, [[0, 0], [0, width - tf.shape(array)[1]], *[[0, 0]] * (spec.shape.rank - 2)])
+    padding = [[0, 0], [0, width - tf.shape(array)[1]], *[[0, 0]] * (spec.shape.rank - 2)]
+    return tf.pad(array, padding, constant_values=NOWHERE if spec.shape.rank == 2 else 0)
