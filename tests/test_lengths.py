@@ -25,7 +25,8 @@ def model(calls):
         return {
             "row": tf.stack([whole, tf.reduce_max(x, 1)], 1),
             "token": tf.stack([x, x * whole[:, None], tf.sin(x)], 2),
-            "score": x - whole[:, None] * tf.cast(attention_mask, tf.float32),
+            # As where an answer may begin, over which a softmax is taken: never in padding, of whichever group.
+            "score": tf.where(attention_mask > 0, x - whole[:, None], -1e9),
         }
 
     return function
