@@ -58,7 +58,9 @@ def parts(found: list[dict]) -> dict[str, list[dict]]:
 
 
 def profile(encoder: str, features, labels, traces: int, top: int) -> dict:
-    step = training_step.step(features, labels, encoder, updates=True, in_use=encoder == "lean", dropout=True)
+    step = training_step.step(
+        features, labels, encoder, updates=True, in_use=encoder == "lean", dropout=True, xla=False
+    )
     seconds = []
     for number in range(traces + 2):
         begin = time.perf_counter()

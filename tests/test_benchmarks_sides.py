@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -199,6 +200,22 @@ def test_a_trace_has_the_operations_that_ran(scripts):
     (product,) = [row for row in found if row[0] == "product"]
     assert "MatMul" in product[1] and product[3] > 0
     assert not [kind for name, kind, _, _ in found if "Executor" in name]
+
+
+def test_a_profile_of_a_step_has_its_parts(scripts, monkeypatch):
+    features = {"input_ids": tf.constant(np.random.default_rng(0).random((6, 5)), tf.float32)}
+    run = tf.function(
+        lambda given: tf.linalg.matmul(given["input_ids"], given["input_ids"], transpose_b=True, name="p")
+    )
+    made = mock.create_autospec(
+        scripts.training_step.step, return_value=run
+    )  # takes the arguments that the real one takes
+    monkeypatch.setattr(scripts.training_step, "step", made)
+    result = scripts.profile_training.profile("lean", features, None, traces=2, top=3)
+    assert made.call_args.kwargs["in_use"] and (result["rows"], result["length"]) == (6, 5)
+    assert result["parts"]["forward"]["nodes"] >= 1 and result["parts"]["backward"]["nodes"] == 0
+    assert any("MatMul" in op for op, _, _ in result["parts"]["forward"]["by_operation"])
+    assert "  forward: " in scripts.profile_training.table(result)
 
 
 def test_bert_base_is_seeded_and_has_pytorchs_names(scripts, tmp_path, minilm, monkeypatch):
