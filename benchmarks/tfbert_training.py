@@ -28,6 +28,7 @@ from tfbert import (
     sources,
 )
 from tfbert._compat import keras, tf
+from tfbert.features import pieces_in_use
 
 
 class OneEpochAtATime(keras.callbacks.Callback):
@@ -94,7 +95,7 @@ def main() -> None:
         warmup_fraction=job["warmup_fraction"],
     )
     optimizer = optimizers.AdamW(rate, weight_decay=job["weight_decay"], clip_norm=job["clip_norm"])
-    optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+    optimizer.learn_rows(models.word_embeddings(model), pieces_in_use(features))
     about = {
         "precision": precision,
         "optimizer": "tfbert.AdamW",

@@ -32,8 +32,15 @@ CONFIGURATIONS = {
     "lean encoder": {},
     "TF Transformers' encoder, early stopping": {"encoder": "transformers", "patience": 1, "schedule": "constant"},
     "float16, loss scaling": {"precision": "float16", "schedule": "warmup-cosine"},
+    "gradual unfreezing, averages": {"unfreeze": "gradual", "ema": 0.9, "schedule": "slanted-triangular"},
+    "frozen layer, batches in parts": {"freeze": "embeddings,layers[:1]", "accumulate": 2, "r_drop": 0.5},
 }
-MEASURED = ("train_seconds", "tokens_per_second", "peak_memory_bytes")  # of these no two runs are equal
+MEASURED = (
+    "train_seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "frozen_cache_seconds",
+)  # of these no two runs are equal
 EXIT = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 

@@ -161,3 +161,21 @@ def test_encoders_are_compared_by_median_and_by_the_seeds_spread(monkeypatch):
     assert (found["transformers"]["median"], found["apart"], found["within_spread"]) == (0.83, 0.02, True)
     farther = [{"test": {"accuracy": 0.87}, "train_seconds": 5}]
     assert compare("reviews", {"lean": runs, "transformers": farther})["within_spread"] is False
+
+
+def test_frozen_layers_are_timed_with_and_without_their_states(tiny, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("benchmarks_frozen_layers", BENCHMARKS / "frozen_layers.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, count in (("train", 24), ("validation", 8), ("test", 8)):
+        lines = [f"{'good great' if i % 2 else 'dull bad'} film {i},{i % 2}\n" for i in range(count)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(lines))
+    arguments = [str(tmp_path), "--checkpoint", str(tiny), "--epochs", "2", "--learning-rate", "1e-2"]
+    monkeypatch.setattr(sys, "argv", ["frozen_layers.py", *arguments])
+    script.main()
+    found = json.loads(capsys.readouterr().out)
+    once, each = found["once"], found["in_each_epoch"]
+    assert once["gib"] >= 0 and once["first_epoch_seconds"] > once["epoch_seconds"][0]
+    assert each["first_epoch_seconds"] == each["epoch_seconds"][0]
+    assert once["second_of_first"] == pytest.approx(once["epoch_seconds"][1] / once["first_epoch_seconds"], abs=0.05)
+    assert once["losses"] == pytest.approx(each["losses"], rel=1e-4) and once["test"] == each["test"]

@@ -245,13 +245,34 @@ def undisturbed(tiny, tmp_path_factory):
 TWO = {"epochs": 2}
 TRANSFORMERS = {"epochs": 2, "encoder": "transformers", "patience": 1}
 FLOAT16 = {"epochs": 2, "precision": "float16", "clip_norm": 0.5}
+OFTEN = {"epochs": 2, "evaluate_every": 6}
+UNFREEZING = {"epochs": 3, "unfreeze": "gradual", "ema": 0.9}
+IN_PARTS = {"epochs": 2, "freeze": "embeddings,layers[:1]", "accumulate": 2, "r_drop": 0.5, "precision": "float16"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options, position",
-    [(TWO, (0, 5)), (TWO, (2, 0)), (TRANSFORMERS, (1, 15)), (FLOAT16, (1, 0))],
-    ids=["within an epoch", "before the last is scored", "the encoder of TF Transformers", "float16 with loss scaling"],
+    [
+        (TWO, (0, 5)),
+        (TWO, (2, 0)),
+        (TRANSFORMERS, (1, 15)),
+        (FLOAT16, (1, 0)),
+        (UNFREEZING, (1, 4)),
+        (UNFREEZING, (2, 0)),
+        (IN_PARTS, (1, 7)),
+        (OFTEN, (2, 3)),
+    ],
+    ids=[
+        "within an epoch",
+        "before the last is scored",
+        "the encoder of TF Transformers",
+        "float16 with loss scaling",
+        "gradual unfreezing, averages",
+        "the same before a group joins",
+        "frozen, in parts, two dropouts",
+        "scored every few steps",
+    ],
 )
 def test_a_run_that_goes_on_ends_with_the_same_bits(
     tiny, tmp_path, monkeypatch, capsys, undisturbed, options, position

@@ -9,7 +9,8 @@ import pytest
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import Features, batches, epoch_order, statistics, whole_examples
+from tfbert.features import Features
+from tfbert.pipeline import batches, epoch_order, statistics, whole_examples
 
 
 def make_features(count: int = 203, seed: int = 0, weights=None) -> Features:

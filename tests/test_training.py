@@ -423,3 +423,28 @@ def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny
     options["resume"] = True
     assert run({}).metrics["seeds"]["failed"] == {} and ran == [1]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_scoring_every_so_many_steps_changes_when_it_is_scored_and_not_what_is_learned(tuned, tiny, tmp_path):
+    """24 steps in all: scored after 10, 20 and 24; the weights after 24 are those of the run that is scored twice."""
+    often = training.fine_tune(
+        TASK,
+        tiny,
+        TRAIN,
+        VALIDATION,
+        test=TEST,
+        directory=tmp_path / "often",
+        export=False,
+        evaluate_every=10,
+        **OPTIONS,
+    )
+    assert [row["epoch"] for row in often.history] == [0.8333, 1.6667, 2]
+    assert [row["epoch"] for row in tuned.history] == [1, 2]
+    for name in ("val_accuracy", "val_f1_macro", "learning_rate"):
+        assert often.history[-1][name] == tuned.history[-1][name]
+    by_score = max(often.history, key=lambda row: row["val_accuracy"])
+    assert often.metrics["best_epoch"] == by_score["epoch"]
+    whole, twice = often.history, tuned.history
+    # Each loss is the mean over its steps: 10 + 10 + 4 here, 12 + 12 there.
+    sums = sum(row["loss"] * steps for row, steps in zip(whole, (10, 10, 4))), sum(12 * row["loss"] for row in twice)
+    np.testing.assert_allclose(*sums, rtol=1e-5)

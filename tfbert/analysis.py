@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import metrics
-from tfbert.pipeline import Features
+from tfbert.features import Features
 from tfbert.sources import Examples
 
 TOP = 20  # losses and confusions that are named

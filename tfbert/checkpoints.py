@@ -301,7 +301,8 @@ class SaveState(keras.callbacks.Callback):
             self._restored = None
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch + 1 < self.steps:  # the last step's state is that of the epoch's end
+        # The last step's state is that of the epoch's end.
+        if batch + 1 < self.steps and not self.model.stop_training:
             self._reached(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -366,7 +367,7 @@ class SaveState(keras.callbacks.Callback):
             optimizer, "_loss_scale", None
         )  # of Keras' LossScaleOptimizer, whose variables are those it wraps
         return {
-            "weights": self.model.weights,
+            "weights": models.weights_in_order(self.model),
             "optimizer": list(optimizer.variables),
             "loss scale": [] if scale is None else [scale.current_loss_scale, scale.counter],
             "random": models.random_state(self.model),

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tfbert import devices, metrics
+from tfbert._compat import lazy
 from tfbert.errors import InputError, suggest
 from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task
+
+callbacks = lazy("tfbert.callbacks")  # they subclass Keras classes
+FROZEN_CACHES = ("auto", "bfloat16", "off")
 
 
 def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
@@ -17,6 +21,12 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if save_every < 0:
         raise InputError(f"save_every is {save_every}; it must be at least 0 seconds")
+    if settings["evaluate_every"] < 0:
+        raise InputError(
+            f"evaluate_every is {settings['evaluate_every']}; give steps, at least 1, or 0 for each epoch's end"
+        )
+    if settings["evaluate_every"] and settings["unfreeze"] is not None:
+        raise InputError("unfreeze counts in epochs, which evaluate_every makes parts of; leave one of the two out")
     if not settings["learning_rate"] > 0:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
@@ -41,6 +51,17 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
         if settings["accumulate"] > 1 or settings["fgm"] or settings["r_drop"]:
             raise InputError(
                 "xla compiles Keras' own training step, not accumulate, fgm or r_drop; leave it or them out"
+            )
+    if settings["frozen_cache"] not in FROZEN_CACHES:
+        name = settings["frozen_cache"]
+        raise InputError(
+            f"frozen_cache is {name!r}; it must be one of {', '.join(FROZEN_CACHES)}.{suggest(name, FROZEN_CACHES)}"
+        )
+    if settings["unfreeze"] is not None:
+        callbacks.GradualUnfreezing.read(settings["unfreeze"])
+        if settings["freeze"] is not None or settings["lora"]:
+            raise InputError(
+                "unfreeze says for each epoch what learns, and so does freeze, or lora, for all of them; leave one of the two out"
             )
     choices = ("auto", *devices.PRECISIONS)
     if settings["precision"] not in choices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -177,7 +178,8 @@ class Inference:
 
     def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64):
         self.task, self.tokenizer, self.batch_size = task, tokenizer, batch_size
-        self._step, self._model, self._spec = None, None, None
+        self._step, self._traced = None, None
+        self.frozen = None  # the FrozenStates of these rows, while the model is a FromStates one
         self.take(examples)
 
     def take(self, examples: Examples) -> None:
@@ -191,11 +193,14 @@ class Inference:
     def __call__(self, model) -> dict[str, np.ndarray]:
         if len(self.order) == 0:
             raise InputError("there is no row to compute; the data is empty")
-        batches = whole_examples(self.features, batch_size=self.batch_size, order=self.order)
-        if self._model is not model or self._spec != batches.element_spec:
+        rung = models.frozen_rung(model) if self.frozen else None
+        beside = self.frozen.beside([rung]) if self.frozen else {}
+        features = dataclasses.replace(self.features, beside=beside)
+        batches = whole_examples(features, batch_size=self.batch_size, order=self.order)
+        if self._traced is None or self._traced[0] is not model or self._traced[1:] != (batches.element_spec, rung):
             models.check_task(self.task, model, self.tokenizer)
             self._step = inference_step(self.task, model, batches.element_spec)
-            self._model, self._spec = model, batches.element_spec
+            self._traced = (model, batches.element_spec, rung)
         parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)
         return {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}

@@ -1,16 +1,16 @@
-"""Features -> batches: flat ids in memory, a seeded order for each epoch, and tf.data operations from there on."""
+"""Features -> batches: a seeded order for each epoch, and tf.data operations from there on."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
+from tfbert.features import Features, Ragged
 from tfbert.sources import from_iterable
 from tfbert.static_shapes import boundaries
 from tfbert.tokenization import Rows
@@ -18,66 +18,6 @@ from tfbert.tokenization import Rows
 # Rows are sorted by length within windows of this many batches, or of half the data set where that is smaller: larger windows save
 # little padding, and a single one would put the same rows together in every epoch. Hugging Face's group_by_length has 50 as well.
 WINDOW_BATCHES = 50
-# Examples that are tokenized and cut at a time.
-COLLECTED = 512
-# The fields of Rows with a value for each token.
-ALIGNED = ("piece", "owned", "start", "end", "word")
-
-
-Ragged = tuple[
-    np.ndarray, np.ndarray
-]  # values [total], row_splits int64 [rows + 1]: row i is values[row_splits[i]:row_splits[i + 1]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-    """The tokenized data set as NumPy arrays: N examples in R rows, a row being what the model reads at once.
-
-    Most examples are one row. A long text that is cut into windows has several, and so has a text with its choices or its paraphrase;
-    the rows of an example stand side by side.
-
-    Args:
-        ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
-        padding: name -> the int32 that fills rows up to their batch's length.
-        targets: array [N, ...], a dict of such by the name of the output, or a Ragged of int32, whose rows are filled up with
-            losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
-        weights: float32 [N] (with `alone` [R]), or None.
-        examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
-        alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
-        numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
-        aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
-    """
-
-    ragged: dict[str, Ragged]
-    padding: dict[str, int]
-    targets: Any = None
-    weights: np.ndarray | None = None
-    examples: np.ndarray | None = None
-    alone: bool = False
-    numbered: bool = False
-    aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """The tokens of each row, int64 [R]."""
-        return np.diff(next(iter(self.ragged.values()))[1])
-
-    @property
-    def draws(self) -> np.ndarray:
-        """The tokens of the longest row of each thing that training draws, a row or an example: int64."""
-        if self.examples is None or self.alone or len(self.examples) < 2:
-            return self.lengths
-        return np.maximum.reduceat(self.lengths, self.examples[:-1])
-
-    @property
-    def even(self) -> bool:
-        """Whether all that training draws has as many rows, so that batches can have one shape."""
-        return self.alone or len(np.unique(np.diff(self.example_splits))) <= 1
-
-    @property
-    def example_splits(self) -> np.ndarray:
-        """int64 [N + 1], where there is a row each too."""
-        return np.arange(len(self.lengths) + 1) if self.examples is None else self.examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +27,6 @@ class Statistics:
     steps: int
     tokens: int
     padding_share: float
-
-
-def pieces_in_use(features: Features) -> np.ndarray:
-    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change."""
-    return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
 
 
 def make_dataset(
@@ -157,20 +92,20 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
         tf.Variable(start[0], dtype=tf.int64, trainable=False),
         tf.Variable(start[1], dtype=tf.int64, trainable=False),
     )
-    sizes = tf.constant(lengths, tf.int64)
+    sizes, zero = tf.constant(lengths, tf.int64), tf.constant(0, tf.int64)
 
     def next_epoch(_):
         # Runs once when a pass begins: the order of this epoch, as numbers of batches and what each holds.
         if not training:
-            return in_order(tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64))
+            return in_order(tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64), zero)
         now, first = epoch.assign_add(1) - 1, skip.read_value()
         skip.assign(0)
         drawn, batch_numbers = epoch_order(sizes, batch_size, seed, now)
-        return in_order(drawn, batch_numbers[first:])
+        return in_order(drawn, batch_numbers[first:], now)
 
-    def in_order(drawn, batch_numbers):
+    def in_order(drawn, batch_numbers, now):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)]
+            lambda number: (drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)], now)
         )
 
     drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
@@ -209,6 +144,14 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
     ends = tf.constant([*cuts[1:], len(order)], tf.int64)
     drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(lambda a, b: order[a:b])
     return _run(drawn, _Tables(features).rows)
+
+
+def rows_by_length(features: Features, *, batch_size: int):
+    """Returns each row once, the longest first, as a tf.data.Dataset of (numbers of rows int64 [b], dict of int32 ids [b, T])."""
+    order = np.argsort(-features.lengths, kind="stable")
+    tables = _Tables(features)
+    drawn = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).batch(batch_size)
+    return _run(drawn, lambda rows: (rows, tables.inputs(rows)))
 
 
 def _run(drawn, assemble):
@@ -274,16 +217,17 @@ class _Tables:
         # The shape of a batch, where pad_to is given.
         shape = [batch_size * per_draw, pad_to[0] if len(pad_to) == 1 else None] if pad_to else None
 
-        def assemble(drawn):
+        def assemble(drawn, epoch):
             real = tf.size(drawn)
             if pad_to:
                 # Fill repeats the first one and weighs nothing.
                 drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - real)], 0)
                 drawn = tf.ensure_shape(drawn, [batch_size])
             rows, example = (drawn, tf.range(tf.size(drawn))) if features.alone else self._rows_of(drawn)
-            inputs = self._inputs(rows, pad_to)
+            inputs = self.inputs(rows, pad_to)
             if shape:
                 inputs = {name: tf.ensure_shape(tensor, shape) for name, tensor in inputs.items()}
+            inputs |= self._beside(rows, epoch, inputs)
             if features.numbered:
                 inputs["example"] = example
             if self.targets is None:
@@ -300,7 +244,8 @@ class _Tables:
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""
         rows, example = self._rows_of(examples)
-        inputs = self._inputs(rows, ())
+        inputs = self.inputs(rows)
+        inputs |= self._beside(rows, tf.constant(0, tf.int64), inputs)
         if self.features.numbered:
             inputs["example"] = example
         width = tf.shape(inputs["attention_mask"], tf.int64)[1]
@@ -312,7 +257,8 @@ class _Tables:
         rows = tf.gather(self.by_example, examples)
         return rows.values, tf.cast(rows.value_rowids(), tf.int32)
 
-    def _inputs(self, rows, pad_to) -> dict:
+    def inputs(self, rows, pad_to=()) -> dict:
+        """The ids and the mask of some rows, int64 [r], padded to the longest of them, or to a length of `pad_to`."""
         picked = {name: tf.gather(table, rows) for name, table in self.ragged.items()}
         lengths = next(iter(picked.values())).row_lengths()
         width = tf.reduce_max(lengths)
@@ -322,6 +268,10 @@ class _Tables:
         inputs = {name: _dense(table, self.features.padding[name], width) for name, table in picked.items()}
         inputs["attention_mask"] = tf.sequence_mask(lengths, width, tf.int32)
         return inputs
+
+    def _beside(self, rows, epoch, inputs) -> dict:
+        width = tf.shape(inputs["attention_mask"], tf.int64)[1]
+        return {name: read(rows, epoch, width) for name, read in self.features.beside.items()}
 
 
 def _ragged(table: Ragged):
@@ -343,40 +293,6 @@ def _rows_each(features: Features, fixed: bool) -> int:
             "cut long texts by head or tail instead"
         )
     return int(sizes[0]) if len(sizes) == 1 else 1
-
-
-def collect(rows_of, columns: Mapping[str, Sequence], *, padding: Mapping[str, int]) -> dict[str, Any]:
-    """Runs a function from texts to `Rows` over a data set and returns what it gave as the fields of `Features`.
-
-    Args:
-        rows_of: ({name: string [b, ...]}) -> Rows; called with some hundred examples at a time.
-        columns: name -> the N texts (or lists of texts) of the data set.
-        padding: the names of the model's inputs that are wanted, with what fills them up.
-
-    Returns:
-        {"ragged", "padding", "examples", "aligned"}, for `Features(**collect(...))`.
-    """
-    parts: dict[str, list[np.ndarray]] = {}
-    lengths, sizes = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
-    count = len(next(iter(columns.values())))
-    for first in range(0, count, COLLECTED):
-        rows = rows_of({name: tf.constant(column[first : first + COLLECTED]) for name, column in columns.items()})
-        mask = rows.ids["attention_mask"].numpy() > 0
-        lengths.append(mask.sum(1))
-        sizes.append(np.bincount(rows.example.numpy(), minlength=int(rows.count)))
-        found = {name: rows.ids[name] for name in padding}
-        found |= {name: getattr(rows, name) for name in ALIGNED if getattr(rows, name) is not None}
-        for name, tensor in found.items():
-            parts.setdefault(name, []).append(tensor.numpy()[mask])
-    splits = np.cumsum(np.concatenate(lengths))
-    tables = {name: (np.concatenate(chunks), splits) for name, chunks in parts.items()}
-    empty = (np.zeros(0, np.int32), splits)
-    return {
-        "ragged": {name: tables.get(name, empty) for name in padding},
-        "padding": dict(padding),
-        "examples": np.cumsum(np.concatenate(sizes)),
-        "aligned": {name: table for name, table in tables.items() if name in ALIGNED},
-    }
 
 
 def statistics(features: Features, *, batch_size: int, training=False, seed=0, pad_to=()) -> Statistics:

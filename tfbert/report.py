@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from tfbert import plots
 from tfbert._compat import lazy
 
@@ -46,7 +48,9 @@ def html(task, results: Mapping[str, Any], history: Sequence[Mapping[str, float]
         "<h2>Scores</h2>",
         _scores(results),
         _picture(plots.curves(history, monitor), "Training loss and validation score by epoch"),
-        _picture(plots.learning_rates(_rates(results, len(history))), "Learning rate by step and group of layers"),
+        _picture(
+            plots.learning_rates(_rates(results, history[-1]["epoch"])), "Learning rate by step and group of layers"
+        ),
         *_where_it_is_wrong(details, monitor),
         f"<h2>The {len(details['top_losses'])} highest losses</h2>",
         _worst(details),
@@ -72,7 +76,7 @@ def _scores(results: Mapping[str, Any]) -> str:
     return _table(["score", *parts], rows) + f"<p>{cost}</p>"
 
 
-def _rates(results: Mapping[str, Any], epochs: int) -> dict[str, Sequence[float]]:
+def _rates(results: Mapping[str, Any], epochs: float) -> dict[str, Sequence[float]]:
     """The rate of each step of a run; where groups of layers have rates of their own, of each group that learned."""
     settings = results["settings"]
     rate = schedules.by_name(
@@ -80,11 +84,16 @@ def _rates(results: Mapping[str, Any], epochs: int) -> dict[str, Sequence[float]
         settings["learning_rate"],
         total_steps=results["steps"] * settings["epochs"],
         warmup_fraction=settings["warmup_fraction"],
-    )(range(results["steps"] * epochs)).numpy()
+    )(range(round(results["steps"] * epochs))).numpy()
     shares = {name: group["rate"] for name, group in results["layer_groups"].items() if group["trainable"]}
-    if len(set(shares.values())) == 1:
+    steps_before = {
+        name: results["steps"] * (results["layer_groups"][name].get("from_epoch", 1) - 1) for name in shares
+    }
+    if len(set(shares.values())) == 1 and not any(steps_before.values()):
         return {"all": rate * shares.popitem()[1]}
-    return {name: rate * share for name, share in shares.items()}
+    return {
+        name: np.where(np.arange(len(rate)) < steps_before[name], 0, rate * share) for name, share in shares.items()
+    }
 
 
 def _where_it_is_wrong(details: Mapping[str, Any], monitor: str) -> list[str]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+import time
 from typing import Any
 
 from tfbert import _compat, devices, evaluation, metrics, models, pipeline
 from tfbert._compat import keras, lazy, tf
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
+from tfbert.features import pieces_in_use
 from tfbert.files import sha256
+from tfbert.frozen_states import FrozenStates
+from tfbert.models.frozen import LOWEST
 from tfbert.sources import fingerprint
 
 # These subclass Keras classes; the command line reads fine_tune's signature without them.
@@ -31,6 +37,7 @@ class Run:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.hashes = {name: fingerprint(part) for name, part in self.parts.items()}
         self.precision = devices.choose_precision(settings["precision"])
+        self.unfreezing, self.cache = None, {}
 
     def identity(self) -> dict[str, Any]:
         """All on which the trained weights depend, name -> value: what must be equal for an interrupted run to go on."""
@@ -88,6 +95,8 @@ class Run:
             models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
         if self.settings["freeze"] is not None:
             models.freeze(model, self.settings["freeze"])
+        if self.settings["unfreeze"] is not None:
+            self.unfreezing = callbacks.GradualUnfreezing.read(self.settings["unfreeze"])
         self.counts = models.count_parameters(model)
         if not self.counts["all"]["trainable"]:
             raise InputError(
@@ -95,54 +104,97 @@ class Run:
             )
 
     def _fit(self, model, states, saved, save_every) -> list[dict[str, float]]:
-        s, task = self.settings, self.task
-        features = task.features(self.tokenizer, self.train)
+        s = self.settings
+        features = self.task.features(self.tokenizer, self.train)
         xla = self._uses_xla(features)
         order = {"batch_size": s["batch_size"], "training": True, "seed": s["seed"], "pad_to": "auto" if xla else ()}
         self.cost = cost = pipeline.statistics(features, **order)
-        self.held_out = held_out = evaluation.Inference(task, self.tokenizer, self.validation)
+        self.total = cost.steps * s["epochs"]
+        self.period = s["evaluate_every"] or cost.steps  # steps between two scorings, which Keras calls an epoch
+        self.held_out = evaluation.Inference(self.task, self.tokenizer, self.validation)
         rate = schedules.by_name(
-            s["schedule"],
-            s["learning_rate"],
-            total_steps=cost.steps * s["epochs"],
-            warmup_fraction=s["warmup_fraction"],
+            s["schedule"], s["learning_rate"], total_steps=self.total, warmup_fraction=s["warmup_fraction"]
         )
-        monitor = s["monitor"] or task.monitor
-        self.timer = callbacks.EpochTimer()
-        self.scorer = callbacks.ScoreTask(
-            lambda trained: task.score(self.validation, held_out(trained)),
-            monitor=monitor,
-            mode=metrics.direction(monitor),
-            patience=s["patience"],
-        )
-        progress = callbacks.Progress(tokens_per_epoch=cost.tokens, padding_share=cost.padding_share, monitor=monitor)
+        features = self._with_states(model, features, states.directory.parent)
         model = self._compiled(model, rate, features, xla)
-        history = callbacks.History()
-        pieces = {
-            "timer": self.timer,
-            **({"averages": callbacks.UseMovingAverages()} if s["ema"] else {}),
-            "scorer": self.scorer,
-            "progress": progress,
-            "history": history,
-        }
+        pieces = self._callbacks()
         saver = checkpoints.SaveState(
-            states, pieces, steps=cost.steps, every=save_every, identity=self.identity(), saved=saved
+            states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
         )
-        dataset = pipeline.batches(features, start=saver.position, **order)
+        done = saver.position[0] * self.period + saver.position[1]
+        dataset = pipeline.batches(features, start=divmod(done, cost.steps), **order)
         with saver.running():
             model.fit(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
                 # fewer batches left than the others, so that it cannot know how many there are.
                 dataset.repeat(),
-                steps_per_epoch=cost.steps,
-                epochs=s["epochs"],
+                steps_per_epoch=self.period,
+                epochs=-(-self.total // self.period),
                 verbose=0,
-                callbacks=[callbacks.StopOnNonFinite(), *pieces.values(), saver],
+                callbacks=[callbacks.StopOnNonFinite(), callbacks.StopAfter(self.total), *pieces.values(), saver],
             )
+        self.held_out.frozen = None
         self.groups = self._groups(model)
+        self.adapter = models.adapter_of(model) if s["lora"] else None
         models.merge_lora(model)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
-        return self._rows(history, rate)
+        return self._rows(pieces["history"], rate)
+
+    def _callbacks(self) -> dict[str, Any]:
+        """What watches the training and has a state, in the order in which Keras calls it."""
+        s, cost = self.settings, self.cost
+        monitor = s["monitor"] or self.task.monitor
+        self.timer = callbacks.EpochTimer()
+        self.scorer = callbacks.ScoreTask(
+            lambda trained: self.task.score(self.validation, self.held_out(trained)),
+            monitor=monitor,
+            mode=metrics.direction(monitor),
+            patience=s["patience"],
+        )
+        progress = callbacks.Progress(
+            tokens_per_epoch=cost.tokens * self.period // cost.steps,
+            padding_share=cost.padding_share,
+            monitor=monitor,
+            unit="part" if s["evaluate_every"] else "epoch",
+        )
+        return {
+            **({"unfreezing": self.unfreezing} if self.unfreezing else {}),
+            "timer": self.timer,
+            **({"averages": callbacks.UseMovingAverages()} if s["ema"] else {}),
+            "scorer": self.scorer,
+            "progress": progress,
+            "history": callbacks.History(),
+        }
+
+    def _with_states(self, model, features, place):
+        """The features with what the frozen layers make of them, where there are such layers and more than one epoch."""
+        s, began = self.settings, time.monotonic()
+        rungs = self._rungs(model)
+        if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1:
+            return features
+        parts, precision = (features, self.held_out.features), s["frozen_cache"]
+        try:
+            states, self.held_out.frozen = (FrozenStates(model, part, rungs, place, precision) for part in parts)
+        except InputError as error:
+            if precision != "auto":
+                raise
+            print(f"tfbert: {error}; they are computed in each epoch", file=sys.stderr)
+            return features
+        self.cache = {
+            "frozen_cache_seconds": round(time.monotonic() - began, 3),
+            "frozen_cache_bytes": states.bytes + self.held_out.frozen.bytes,
+        }
+        return dataclasses.replace(features, beside=states.beside(rungs))
+
+    def _rungs(self, model) -> list[int]:
+        """The rung of each epoch, up to which nothing learns."""
+        if self.unfreezing is None:
+            return [models.frozen_rung(model)]
+        names, rungs = self.unfreezing.names(model), []
+        for epoch in range(self.settings["epochs"]):
+            self.unfreezing.let_learn(model, names, epoch)
+            rungs.append(models.frozen_rung(model))
+        return rungs
 
     def _uses_xla(self, features) -> bool:
         """Whether XLA compiles the step: what it cannot do is refused before where it was asked for, and left to the graph where not."""
@@ -166,40 +218,75 @@ class Run:
             layer_decay=s["layer_decay"],
             **averages,
         )
-        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        optimizer.learn_rows(models.word_embeddings(model), pieces_in_use(features))
         if self.ways != KERAS_STEP:
             model = training_model.TrainingModel(model, divergence=self.task.divergence(), **self.ways)
+        elif features.beside:
+            model = training_model.FromStates(model)
         model.compile(optimizer, loss=self.task.loss(), jit_compile=xla)
         return model
 
     def _rows(self, history, rate) -> list[dict[str, float]]:
-        """A row per epoch for history.csv."""
+        """A row per epoch, or per scoring, for history.csv."""
         rows = []
         for i, epoch in enumerate(history.epoch):
-            last_rate = float(rate((epoch + 1) * self.cost.steps - 1))
+            last_rate = float(rate(self._done(epoch) - 1))
             values = {name: float(column[i]) for name, column in history.history.items()}
             rows.append(
-                {"epoch": epoch + 1, "learning_rate": last_rate, **values, "seconds": round(self.timer.seconds[i], 3)}
+                {
+                    "epoch": self._epochs(epoch),
+                    "learning_rate": last_rate,
+                    **values,
+                    "seconds": round(self.timer.seconds[i], 3),
+                }
             )
         return rows
 
+    def _done(self, period: int) -> int:
+        """The steps done at the end of a period, counted from 0."""
+        return min((period + 1) * self.period, self.total)
+
+    def _epochs(self, period: int) -> int | float:
+        """The same in epochs."""
+        epochs = self._done(period) / self.cost.steps
+        return int(epochs) if epochs == int(epochs) else round(epochs, 4)
+
     def _groups(self, model) -> dict[str, dict[str, float]]:
-        """Of each group of layers its parameters, and the share of the learning rate that it learned with."""
+        """Of each group of layers its parameters, the share of the learning rate that it learned with, and since which epoch."""
+        joined = self._joined(model)
         variables, optimizer = models.layer_groups(model), getattr(model.optimizer, "inner_optimizer", model.optimizer)
         return {
-            name: {**count, "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0}
+            name: {
+                **count,
+                "rate": optimizer.factor(variables[name][0]) if count["trainable"] else 0.0,
+                **({"from_epoch": joined[name] + 1} if name in joined else {}),
+            }
             for name, count in self.counts.items()
             if name != "all"
         }
 
+    def _joined(self, model) -> dict[str, int]:
+        """The epoch in which each group began to learn, where they joined one by one; what is counted is what learned in the end."""
+        if self.unfreezing is None:
+            return {}
+        names, joined = self.unfreezing.names(model), {}
+        for epoch in range(len(self.timer.seconds)):
+            self.unfreezing.let_learn(model, names, epoch)
+            self.counts = models.count_parameters(model)
+            for name, count in self.counts.items():
+                if count["trainable"]:
+                    joined.setdefault(name, epoch)
+        return joined
+
     def _results(self, model, scores: dict[str, dict[str, float]], by_label) -> dict[str, Any]:
-        seconds, epochs = sum(self.timer.seconds), len(self.timer.seconds)
+        seconds, epochs = sum(self.timer.seconds), self._epochs(len(self.timer.seconds) - 1)
         return {
             "metrics": scores.get("test", scores["validation"]),
             **scores,
             "by_label": by_label,
-            "best_epoch": self.scorer.best_epoch + 1,
+            "best_epoch": self._epochs(self.scorer.best_epoch),
             "train_seconds": round(seconds, 3),
+            **self.cache,
             "tokens_per_second": round(self.cost.tokens * epochs / seconds, 1),
             "padding_share": round(self.cost.padding_share, 4),
             "peak_memory_bytes": devices.peak_memory_bytes(),

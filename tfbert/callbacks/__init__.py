@@ -7,7 +7,7 @@ from tfbert.callbacks.averaging import UseMovingAverages
 from tfbert.callbacks.finding import FindLearningRate
 from tfbert.callbacks.rates import SlantedTriangularLearningRate, Warmup
 from tfbert.callbacks.unfreezing import GradualUnfreezing
-from tfbert.callbacks.watching import EpochTimer, History, Progress, ScoreTask, StopOnNonFinite
+from tfbert.callbacks.watching import EpochTimer, History, Progress, ScoreTask, StopAfter, StopOnNonFinite
 
 __all__ = [
     "EpochTimer",
@@ -17,6 +17,7 @@ __all__ = [
     "Progress",
     "ScoreTask",
     "SlantedTriangularLearningRate",
+    "StopAfter",
     "StopOnNonFinite",
     "UseMovingAverages",
     "Warmup",

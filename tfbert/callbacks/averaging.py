@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfbert import models
 from tfbert._compat import keras
 from tfbert.errors import InputError
 
@@ -39,12 +40,12 @@ class UseMovingAverages(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._own is not None:
-            for variable, value in zip(self.model.trainable_variables, self._own, strict=True):
+            for variable, value in zip(models.weights_in_order(self.model), self._own, strict=True):
                 variable.assign(value)
             self._own = None
 
     def on_epoch_end(self, epoch, logs=None):
-        self._own = [variable.numpy() for variable in self.model.trainable_variables]
+        self._own = [variable.numpy() for variable in models.weights_in_order(self.model)]
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def state(self) -> dict:

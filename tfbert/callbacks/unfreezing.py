@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tfbert import models
@@ -45,11 +46,33 @@ class GradualUnfreezing(keras.callbacks.Callback):
             raise InputError(f"plan has the epochs {list(plan)}; give whole numbers from 0, and 0 among them")
         self.plan = plan
 
+    @classmethod
+    def read(cls, text: str) -> GradualUnfreezing:
+        """Reads a plan from text.
+
+        Args:
+            text: "gradual" for the default, or "0: head; 1: pooler, layers[-1]; 3: encoder".
+
+        Raises:
+            InputError: it cannot be read.
+
+        Example:
+            >>> GradualUnfreezing.read("0: head; 2: encoder").plan
+            {0: 'head', 2: 'encoder'}
+        """
+        if text == "gradual":
+            return cls()
+        parts = [re.fullmatch(r"\s*(\d+)\s*:(.*\S)\s*", part) for part in text.split(";")]
+        if not all(parts) or len({int(part[1]) for part in parts}) < len(parts):
+            raise InputError(
+                f"cannot read the plan {text!r}; write gradual, or epochs counted from 0 with the groups that join, each epoch once: "
+                "0: head; 1: layers[-2:]; 3: encoder"
+            )
+        return cls({int(part[1]): part[2].strip() for part in parts})
+
     def on_train_begin(self, logs=None):
-        self._traced = _refs(self.model.trainable_weights)
-        models.unfreeze(self.model)
-        self._names = dict(sorted((_from_the_top(self.model) if self.plan is None else self.plan).items()))
-        self._joining, learning = {}, set()
+        self._traced, self._begun = _refs(self.model.trainable_weights), -1
+        self._names, self._joining, learning = self.names(self.model), {}, set()
         models.freeze(self.model, *models.layer_groups(self.model))
         for epoch, names in self._names.items():
             models.unfreeze(self.model, names)
@@ -60,6 +83,17 @@ class GradualUnfreezing(keras.callbacks.Callback):
                 f"GradualUnfreezing: nothing learns at epoch 0, for Keras has {self._names[0]} switched off"
             )
         self._make_averages()
+
+    def names(self, model) -> dict[int, str]:
+        """The plan for a model: epoch, ascending -> the names of the groups that join. All of the model learns afterwards."""
+        models.unfreeze(model)
+        return dict(sorted((_from_the_top(model) if self.plan is None else self.plan).items()))
+
+    @staticmethod
+    def let_learn(model, names: Mapping[int, str], epoch: int) -> None:
+        """Freezes all but the groups that have joined up to an epoch, by what `names` gave."""
+        models.freeze(model, *models.layer_groups(model))
+        models.unfreeze(model, *(joining for start, joining in names.items() if start <= epoch))
 
     def _make_averages(self) -> None:
         """The optimizer makes its averages once: now, for all that is going to learn."""
@@ -76,14 +110,22 @@ class GradualUnfreezing(keras.callbacks.Callback):
                 )
 
     def on_epoch_begin(self, epoch, logs=None):
-        models.freeze(self.model, *models.layer_groups(self.model))
-        models.unfreeze(self.model, *(names for start, names in self._names.items() if start <= epoch))
-        if epoch > 0 and epoch in self._joining and self._begin is not None:
+        self.let_learn(self.model, self._names, epoch)
+        if epoch > 0 and epoch > self._begun and epoch in self._joining and self._begin is not None:
             self._begin(self._joining[epoch])
+        self._begun = epoch
         now = _refs(self.model.trainable_weights)
         if now != self._traced:
             self.model.make_train_function(force=True)
         self._traced = now
+
+    def state(self) -> dict:
+        """The last epoch that began."""
+        return {"begun": self._begun}
+
+    def restore(self, state: dict) -> None:
+        """Goes on from there: what joined in an epoch that has begun does not begin again."""
+        self._begun = state["begun"]
 
 
 def _from_the_top(model) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Timing, watching and scoring a `fit`: EpochTimer, StopOnNonFinite, ScoreTask, Progress, History.
+"""Timing, watching and scoring a `fit`: EpochTimer, StopOnNonFinite, StopAfter, ScoreTask, Progress, History.
 
 Those that remember something have `state()`, which gives it as JSON values and NumPy arrays, and `restore(state)`, which is called after
 `on_train_begin` (see `tfbert.checkpoints`)."""
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfbert import models
 from tfbert._compat import keras, tf
 from tfbert.errors import Diverged, InputError, suggest
 
@@ -98,6 +99,32 @@ class StopOnNonFinite(keras.callbacks.Callback):
         return "" if callable(rate) else f" ({float(keras.backend.get_value(rate)):g} at this step)"
 
 
+class StopAfter(keras.callbacks.Callback):
+    """Ends `fit` after so many steps, within an epoch too: what scores and saves at an epoch's end does so then.
+
+    Args:
+        steps: counted from the first epoch's beginning, also where `fit` begins later.
+
+    Example:
+        >>> model = keras.Sequential([keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.zeros([8, 2]), np.zeros(8), batch_size=2, epochs=5, verbose=0, callbacks=[StopAfter(6)])
+        >>> int(model.optimizer.iterations), len(history.history["loss"])
+        (6, 2)
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = epoch * self.params["steps"]
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._before + batch + 1 >= self.steps:
+            self.model.stop_training = True
+
+
 class ScoreTask(keras.callbacks.Callback):
     """Scores the whole task after each epoch, keeps the best weights, and stops when they no longer get better.
 
@@ -142,7 +169,7 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:  # a new training; a resumed one goes on from its best
-            self.best_epoch = self.best_score = self.best_weights = self._best_variables = None
+            self.best_epoch = self.best_score = self.best_weights = None
             self._waited = 0
 
     def on_epoch_end(self, epoch, logs=None):
@@ -158,9 +185,8 @@ class ScoreTask(keras.callbacks.Callback):
         if not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best)):
             self.best_epoch, self.best_score, self._waited = epoch, score, 0
             if self.restore_best:
-                # With their variables: Keras' order of the weights depends on which of them learn at the time.
-                self._best_variables = list(self.model.weights)
-                self.best_weights = [np.array(weight) for weight in self.model.get_weights()]
+                # Keras' order of the weights depends on which of them learn at the time.
+                self.best_weights = [variable.numpy() for variable in models.weights_in_order(self.model)]
             return
         self._waited += 1
         if self.patience is not None and self._waited >= self.patience:
@@ -168,7 +194,7 @@ class ScoreTask(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self.best_weights is not None:
-            variables = self._best_variables or self.model.weights
+            variables = models.weights_in_order(self.model)
             keras.backend.batch_set_value(list(zip(variables, self.best_weights, strict=True)))
 
     def state(self) -> dict:
@@ -197,6 +223,7 @@ class Progress(keras.callbacks.Callback):
         tokens_per_epoch: tokens of an epoch without padding; without it no speed is shown.
         padding_share: share of positions that are padding, 0 to 1; without it none is shown.
         monitor: the score to show of those that ScoreTask writes; without it all are shown.
+        unit: what an epoch of `fit` is called (default "epoch").
 
     Example:
         >>> model = keras.Sequential([keras.layers.Dense(1)])
@@ -207,10 +234,12 @@ class Progress(keras.callbacks.Callback):
         epoch 2/2  4/4  100%  loss 0.0000  padding 4.1%  0:0... in all
     """
 
-    def __init__(self, stream=None, *, tokens_per_epoch: int | None = None, padding_share=None, monitor=None):
+    def __init__(
+        self, stream=None, *, tokens_per_epoch: int | None = None, padding_share=None, monitor=None, unit="epoch"
+    ):
         super().__init__()
         self.stream, self.tokens_per_epoch, self.padding_share = stream, tokens_per_epoch, padding_share
-        self.monitor = f"val_{monitor}" if monitor else "val_"
+        self.monitor, self.unit = f"val_{monitor}" if monitor else "val_", unit
 
     def on_train_begin(self, logs=None):
         self._out = self.stream or sys.stderr
@@ -260,7 +289,7 @@ class Progress(keras.callbacks.Callback):
         self._before = state["before"]
 
     def _parts(self, logs) -> list[str]:
-        parts = [f"epoch {self._epoch}/{self.params['epochs']}", f"{self._done}/{self._steps or '?'}"]
+        parts = [f"{self.unit} {self._epoch}/{self.params['epochs']}", f"{self._done}/{self._steps or '?'}"]
         if self._steps:
             parts.append(f"{100 * self._done // self._steps}%")
         if "loss" in logs:

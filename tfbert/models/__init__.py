@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tfbert.models.adapters import Adapter, adapter_of, read_adapter
 from tfbert.models.configuration import dropout
-from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze
+from tfbert.models.frozen import STATES, frozen_rung, lean_encoder, wanted
+from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, weights_in_order
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
@@ -26,7 +28,10 @@ from tfbert.models.served import check_precision
 
 __all__ = [
     "POOLINGS",
+    "STATES",
+    "Adapter",
     "LoadReport",
+    "adapter_of",
     "add_lora",
     "as_keras",
     "at_token",
@@ -39,16 +44,21 @@ __all__ = [
     "dropout",
     "for_answers",
     "freeze",
+    "frozen_rung",
     "layer_groups",
+    "lean_encoder",
     "load",
     "merge_lora",
     "pooled",
     "random_state",
+    "read_adapter",
     "reinitialize",
     "save",
     "sentence_encoder",
     "transformer_of",
     "unfreeze",
+    "wanted",
+    "weights_in_order",
     "without_padding",
     "word_embeddings",
 ]

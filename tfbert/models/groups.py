@@ -231,6 +231,28 @@ def count_parameters(model) -> dict[str, dict[str, int]]:
     return table
 
 
+def weights_in_order(model) -> list:
+    """All variables of a model, in an order that does not depend on which of them learn, as that of Keras' `model.weights` does.
+
+    Args:
+        model: a built TF Transformers or Keras model.
+
+    Example:
+        >>> from tfbert._compat import keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, name="below"), keras.layers.Dense(1, name="above")])
+        >>> model.build([None, 3])
+        >>> freeze(model, "below")
+        >>> [variable.name for variable in model.weights][:2], [variable.name for variable in weights_in_order(model)][:2]
+        (['above/kernel:0', 'above/bias:0'], ['below/kernel:0', 'below/bias:0'])
+    """
+    there = {variable.ref() for variable in model.weights}
+    found = {variable.ref(): variable for layer in model._flatten_layers() for variable in _own(layer)}
+    return [
+        *(variable for key, variable in found.items() if key in there),
+        *(v for v in model.weights if v.ref() not in found),
+    ]
+
+
 def layers_of(groups: Iterable[str], config: Mapping[str, Any]) -> list[str]:
     """The group of each layer of an encoder, from the lowest; empty for a model that has none."""
     shared = shared_layers(config.get("num_hidden_layers", 0), config.get("num_hidden_groups"))
@@ -264,14 +286,18 @@ def _move(model, variables: Iterable, *, learn: bool) -> None:
     """Keras 2 has a switch for a layer, none for a variable: it is moved from the layer's list of those that learn, or back."""
     chosen = {variable.ref() for variable in variables}
     for layer in model._flatten_layers():
-        own = [*layer._trainable_weights, *layer._non_trainable_weights]
-        if not any(variable.ref() in chosen for variable in own):
+        order = _own(layer)
+        if not any(variable.ref() in chosen for variable in order):
             continue
-        # As the layer made them, whatever was moved since; and some may have come or gone (see `lora`).
-        before = [v for v in vars(layer).get("order_of_weights", ()) if any(v is each for each in own)]
-        order = [*before, *(v for v in own if not any(v is each for each in before))]
         object.__setattr__(layer, "order_of_weights", order)  # past Keras' tracking
         learning = {variable.ref() for variable in layer._trainable_weights}
         learning = learning | chosen if learn else learning - chosen
         layer._trainable_weights[:] = [v for v in order if v.trainable and v.ref() in learning]
         layer._non_trainable_weights[:] = [v for v in order if not (v.trainable and v.ref() in learning)]
+
+
+def _own(layer) -> list:
+    """A layer's own variables as it made them, whatever was moved since; and some may have come or gone (see `lora`)."""
+    own = [*layer._trainable_weights, *layer._non_trainable_weights]
+    before = [v for v in vars(layer).get("order_of_weights", ()) if any(v is each for each in own)]
+    return [*before, *(v for v in own if not any(v is each for each in before))]

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfbert._compat import lazy, tf, transformers
 from tfbert.errors import InputError, suggest
-from tfbert.models.keras_model import transformer_of
+from tfbert.models.frozen import LOWEST, keep, lean_encoder, states_given
 from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
 from tfbert.models.parts import PARTS, Layer, Parts
 from tfbert.models.served import Served
@@ -98,7 +98,7 @@ def for_answers(model, precision: str = "float32") -> Served:
     Raises:
         InputError: no such precision, or a lower one for a model without the lean encoder.
     """
-    encoder, served = _encoder_of(model), Served(precision)
+    encoder, served = lean_encoder(model), Served(precision)
     if encoder is None:
         if served.lower:
             raise InputError(
@@ -121,11 +121,6 @@ def for_answers(model, precision: str = "float32") -> Served:
         if parts.project is not None:
             served.put([parts.project], parts.project.kernel, parts.project.bias)
     return served
-
-
-def _encoder_of(model) -> LeanEncoder | None:
-    model = transformer_of(model)
-    return vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
 
 
 class LeanEncoder:
@@ -178,11 +173,16 @@ class LeanEncoder:
         """int32 [B, T] each (types may be None) -> hidden states [B, T, D], [B, 1, D] with `first_token`, and [B, D] or None."""
         parts = self.parts(self.main)
         places = Places(mask, dense=mask.shape.is_fully_defined() or _in_xla())
-        frozen = _frozen(parts) if noise else 0  # parts from the bottom that compute as in serving
-        x = _embed(parts, ids, types, places, None if frozen else noise)
+        # The rung up to which it computes as in serving, and that up to which it was computed before.
+        frozen = self.frozen_rung() if noise else 0
+        before = self._rung_given()
+        x = self._given(places) if before else _embed(parts, ids, types, places, None if frozen else noise)
         bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
         bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
         for i, layer in enumerate(parts.layers):
+            if i + 1 < before:
+                continue
+            keep(i + 1, x)
             x = tf.stop_gradient(x) if i < frozen else x
             drawn = None if i + 1 < frozen else noise
             if self.first_token and i == len(parts.layers) - 1:
@@ -192,26 +192,38 @@ class LeanEncoder:
                 # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
                 again = self.gradient_checkpointing and drawn and i < len(parts.layers) - 1
                 x = (_compute_again if again else _compute)(layer, x, places, bias, drawn)
+        keep(len(parts.layers) + 1, x)
         x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
         hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
         if Served.now():  # the head's precision is its own
             hidden = tf.cast(hidden, tf.float32)
         return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
 
+    def frozen_rung(self) -> int:
+        """How many parts, the embeddings first, lie below the lowest one that learns."""
+        parts = self.parts(self.main)
+        rungs = [(parts.embeddings, parts.project), *(vars(layer).values() for layer in parts.layers)]
+        for i, rung in enumerate(rungs):
+            if any(getattr(part, "trainable_weights", None) for part in rung):
+                return i
+        return len(rungs)
+
+    def _rung_given(self) -> int:
+        rung = self.frozen_rung() if states_given() is not None else 0
+        return rung if rung >= LOWEST else 0
+
+    def _given(self, places: Places):
+        """The states that were computed before, [B, T, D] -> [N, D]; [B, D] where the first token is all that is left."""
+        states = tf.cast(states_given(), self.main.compute_dtype)
+        if self.first_token and self.frozen_rung() > len(self.parts(self.main).layers):
+            return states[:, 0]
+        return places.rows(tf.reshape(states, [-1, states.shape[-1]]))
+
     def _noise(self) -> Noise:
         replica = tf.distribute.get_replica_context()
         number = replica.replica_id_in_sync_group if replica else 0
         seed = tf.cast(number, tf.int64) * (1 << 31) + self.seed
         return Noise(seed, self.step.assign_add(1))
-
-
-def _frozen(parts: Parts) -> int:
-    """How many parts, the embeddings first, lie below the lowest one that learns."""
-    rungs = [(parts.embeddings, parts.project), *(vars(layer).values() for layer in parts.layers)]
-    for i, rung in enumerate(rungs):
-        if any(getattr(part, "trainable_weights", None) for part in rung):
-            return i
-    return len(rungs)
 
 
 def _in_xla() -> bool:

@@ -82,7 +82,7 @@ def add_lora(
         raise InputError(
             f"there is no target {wrong[0]!r};{suggest(wrong[0], TARGETS)} give some of {', '.join(TARGETS)}"
         )
-    projections = _projections(model, targets)
+    projections = projections_of(model, targets)
     if any(isinstance(projection.kernel, Adapted) for projection in projections):
         raise InputError("the model has LoRA already; merge_lora first")
     widest = min(min(projection.kernel.shape) for projection in projections)
@@ -91,13 +91,27 @@ def add_lora(
     freeze(model, "encoder")
     generator = np.random.default_rng(seed)
     for projection in projections:
-        kernel, place = projection.kernel, projection.kernel.name.removesuffix("kernel:0")
-        inputs, outputs = kernel.shape
-        first = generator.uniform(-(inputs**-0.5), inputs**-0.5, [inputs, rank]).astype(np.float32)
-        down = tf.Variable(first, name=f"{place}lora_down")
-        up = tf.Variable(np.zeros([rank, outputs], np.float32), name=f"{place}lora_up")
-        projection._trainable_weights.extend([down, up])
-        object.__setattr__(projection, "kernel", Adapted(kernel, down, up, alpha / rank))  # past Keras' tracking
+        inputs, outputs = projection.kernel.shape
+        first = generator.uniform(-(inputs**-0.5), inputs**-0.5, [inputs, rank])
+        attach(projection, first, np.zeros([rank, outputs]), alpha / rank)
+
+
+def attach(projection, down: np.ndarray, up: np.ndarray, scale: float) -> None:
+    """Adds scale * down @ up to the matrix of a Keras layer, and lets the two learn.
+
+    Args:
+        projection: the layer, with a kernel [D, E].
+        down: [D, r].
+        up: [r, E].
+        scale: alpha / r.
+    """
+    kernel, place = projection.kernel, projection.kernel.name.removesuffix("kernel:0")
+    variables = [
+        tf.Variable(values.astype(np.float32), name=f"{place}lora_{name}")
+        for name, values in (("down", down), ("up", up))
+    ]
+    projection._trainable_weights.extend(variables)
+    object.__setattr__(projection, "kernel", Adapted(kernel, *variables, scale))  # past Keras' tracking
 
 
 def merge_lora(model) -> None:
@@ -122,7 +136,7 @@ def adapted(model) -> Iterator:
     return (layer for layer in model._flatten_layers() if isinstance(vars(layer).get("kernel"), Adapted))
 
 
-def _projections(model, targets: Sequence[str]) -> list:
+def projections_of(model, targets: Sequence[str]) -> list:
     """The Keras layers, each once, also where layers share them."""
     model = transformer_of(model)
     parts = PARTS.get(getattr(getattr(model, "config", None), "model_type", None))

@@ -36,7 +36,9 @@ def save(model, folder: str | Path, tokenizer=None) -> None:
     sums = {layer.kernel.kernel.ref(): layer.kernel for layer in adapted(model)}
     small = {variable.ref() for each in sums.values() for variable in (each.down, each.up)}
     arrays = {
-        _name(name, family, model): _values(name, np.asarray(sums.get(variable.ref(), variable.numpy())), turn)
+        name_in_pytorch(name, family, model): _values(
+            name, np.asarray(sums.get(variable.ref(), variable.numpy())), turn
+        )
         for name, (variable, turn) in variables_of(model, family).items()
         if variable.ref() not in small
     }
@@ -57,7 +59,7 @@ def _write(model, family: Family, arrays: dict[str, np.ndarray], folder: Path, t
             tokenizer.save_pretrained(folder)
 
 
-def _name(name: str, family: Family, model) -> str:
+def name_in_pytorch(name: str, family: Family, model) -> str:
     """The name in PyTorch's model of the same class: a model with a head has the encoder's prefix, a bare one has not."""
     head = _head(model, family)
     return name if not head.weights or name.startswith(head.weights) else family.encoder + name

@@ -6,10 +6,33 @@ from collections.abc import Callable, Mapping
 
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
+from tfbert.models.frozen import STATES, given
 from tfbert.models.keras_model import transformer_of, word_embeddings
 
 
-class TrainingModel(keras.Model):
+class FromStates(keras.Model):
+    """A functional model that can be given, beside its inputs, the states of its encoder's frozen bottom, under the name STATES.
+
+    Its layers and weights are those of the model that it is made of (see `tfbert.frozen_states`).
+
+    Args:
+        model: what `as_keras` returned, or a wrapper of it.
+    """
+
+    def __init__(self, model):
+        super().__init__(model.inputs, model.output, name=model.name)
+        object.__setattr__(self, "transformer", transformer_of(model))  # past Keras' tracking, as in as_keras
+
+    def call(self, inputs, training=None, mask=None):
+        """The model's outputs, computed from the states where there are some."""
+        if STATES not in inputs:
+            return super().call(inputs, training=training, mask=mask)
+        ids = {name: tensor for name, tensor in inputs.items() if name != STATES}
+        with given(inputs[STATES]):
+            return super().call(ids, training=training, mask=mask)
+
+
+class TrainingModel(FromStates):
     """A functional model that learns from a batch in another way than Keras' step; everything else, and its weights, are the model's.
 
     `fit`, callbacks, schedules and clipping keep their meaning: a step is still one update from one batch. The ways can be combined.
@@ -49,9 +72,8 @@ class TrainingModel(keras.Model):
                 raise InputError(f"{name} is {value}; it must be at least 0, which switches it off")
         if r_drop and divergence is None:
             raise InputError("r_drop needs a divergence of two outputs, which this model or task does not have")
-        super().__init__(model.inputs, model.output, name=model.name)
+        super().__init__(model)
         self._parts, self._fgm, self._r_drop, self._divergence = accumulate, fgm, r_drop, divergence
-        object.__setattr__(self, "transformer", transformer_of(model))  # past Keras' tracking, as in as_keras
 
     def make_train_function(self, force=False):
         """Keras' own, which `fit` calls first; what learns may have changed since the last time."""

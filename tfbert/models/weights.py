@@ -62,13 +62,13 @@ def list_weights(folder: Path, family: Family) -> dict[str, Tensor]:
     for file in _files(folder):
         if file.name == hdf5.NAME:
             return _list_hdf5(file, family)
-        with _opened(file) as opened:
-            if (opened.metadata() or {}).get("format", "pt") == "tf":
+        with opened(file) as source:
+            if (source.metadata() or {}).get("format", "pt") == "tf":
                 raise InputError(
                     f"{file} has TensorFlow weight names; save it with tfbert, or with PyTorch's save_pretrained"
                 )
-            for name in opened.keys():  # noqa: SIM118 - what is opened cannot be iterated
-                tensor = opened.get_slice(name)
+            for name in source.keys():  # noqa: SIM118 - what is opened cannot be iterated
+                tensor = source.get_slice(name)
                 plain = canonical(name, family)
                 if plain in found:
                     raise InputError(
@@ -114,16 +114,16 @@ def read_weights(tensors: dict[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]
     """
     for file in dict.fromkeys(tensor.file for tensor in tensors.values()):
         packed = file.name == hdf5.NAME
-        with hdf5.opened(file) if packed else _opened(file) as opened:
+        with hdf5.opened(file) if packed else opened(file) as source:
             for name, tensor in tensors.items():
                 if tensor.file != file:
                     continue
                 if not tensor.float:
-                    kind = opened[tensor.name].dtype if packed else opened.get_slice(tensor.name).get_dtype()
+                    kind = source[tensor.name].dtype if packed else source.get_slice(tensor.name).get_dtype()
                     raise InputError(
                         f"{file}: tensor {tensor.name} has the type {kind}; tfbert reads {', '.join(FLOATS)}"
                     )
-                raw = hdf5.values(opened, tensor.name) if packed else opened.get_tensor(tensor.name)
+                raw = hdf5.values(source, tensor.name) if packed else source.get_tensor(tensor.name)
                 with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused below
                     values = np.asarray(raw).astype(np.float32)
                 if packed:
@@ -157,11 +157,11 @@ def turned(values: np.ndarray, turn, *, to_tf: bool) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator:
+def opened(file: Path) -> Iterator:
     """Opens a safetensors file; the library checks its header against its length before anything is read."""
     try:
-        with safe_open(file, framework="numpy") as opened:
-            yield opened
+        with safe_open(file, framework="numpy") as source:
+            yield source
     except SafetensorError as error:
         raise InputError(f"{file} is not a whole safetensors file ({error}); download or copy it again") from error
     except OSError as error:
@@ -208,8 +208,8 @@ def _shards(folder: Path) -> list[Path]:
             )
         if not (place / name).is_file():
             raise InputError(f"{where}: the file {name!r} is missing; download or copy the checkpoint again")
-        with _opened(place / name) as opened:
-            inside = set(opened.keys())
+        with opened(place / name) as file:
+            inside = set(file.keys())
         listed = {tensor for tensor, file in names.items() if file == name}
         if inside != listed:
             odd = sorted(inside ^ listed)[0]

@@ -8,7 +8,8 @@ import numpy as np
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import ALIGNED, whole_examples
+from tfbert.features import ALIGNED
+from tfbert.pipeline import whole_examples
 from tfbert.serving.hard_texts import HARD_TEXTS
 from tfbert.serving.inputs import described, feeds, fits, spread
 from tfbert.sources import Examples, from_iterable

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tfbert.errors import InputError, suggest
-from tfbert.pipeline import Features
+from tfbert.features import Features
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tokenization import Rows

@@ -11,7 +11,7 @@ import numpy as np
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import Features
+from tfbert.features import Features
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tasks.base import CALIBRATED_FROM, Outcomes, Task

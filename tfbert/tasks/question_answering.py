@@ -13,7 +13,7 @@ from tfbert._compat import tf
 from tfbert.decoding.spans import best_spans, likely_spans, sum_of_equals, target_places
 from tfbert.decoding.substrings import substrings
 from tfbert.errors import InputError
-from tfbert.pipeline import Features, collect
+from tfbert.features import Features, collect
 from tfbert.sources import Examples, questions
 from tfbert.tasks import fields
 from tfbert.tasks.base import Task

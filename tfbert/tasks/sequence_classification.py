@@ -14,7 +14,7 @@ import numpy as np
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.pipeline import Features, collect
+from tfbert.features import Features, collect
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tasks.base import CALIBRATED_FROM, Outcomes, Task

@@ -16,7 +16,7 @@ from tfbert.decoding import entities
 from tfbert.decoding.substrings import substrings
 from tfbert.decoding.viterbi import viterbi
 from tfbert.errors import InputError
-from tfbert.pipeline import Features, collect
+from tfbert.features import Features, collect
 from tfbert.sources import Examples, tags
 from tfbert.tasks import fields
 from tfbert.tasks.base import Outcomes, Task

@@ -1,0 +1,114 @@
+"""The tokenized data set as NumPy arrays: what a task makes of examples, and what the pipeline makes batches of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbert._compat import tf
+
+# Examples that are tokenized and cut at a time.
+COLLECTED = 512
+# The fields of Rows with a value for each token.
+ALIGNED = ("piece", "owned", "start", "end", "word")
+
+
+Ragged = tuple[
+    np.ndarray, np.ndarray
+]  # values [total], row_splits int64 [rows + 1]: row i is values[row_splits[i]:row_splits[i + 1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The tokenized data set as NumPy arrays: N examples in R rows, a row being what the model reads at once.
+
+    Most examples are one row. A long text that is cut into windows has several, and so has a text with its choices or its paraphrase;
+    the rows of an example stand side by side.
+
+    Args:
+        ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
+        padding: name -> the int32 that fills rows up to their batch's length.
+        targets: array [N, ...], a dict of such by the name of the output, or a Ragged of int32, whose rows are filled up with
+            losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
+        weights: float32 [N] (with `alone` [R]), or None.
+        examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
+        alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
+        numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
+        aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
+        beside: name of a further input -> (rows int64 [b], epoch int64, width int64) -> tensor [b, ...] of these rows, padded to `width`:
+            what is not kept in memory, such as a `FrozenStates`.
+    """
+
+    ragged: dict[str, Ragged]
+    padding: dict[str, int]
+    targets: Any = None
+    weights: np.ndarray | None = None
+    examples: np.ndarray | None = None
+    alone: bool = False
+    numbered: bool = False
+    aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
+    beside: dict[str, Callable] = dataclasses.field(default_factory=dict)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The tokens of each row, int64 [R]."""
+        return np.diff(next(iter(self.ragged.values()))[1])
+
+    @property
+    def draws(self) -> np.ndarray:
+        """The tokens of the longest row of each thing that training draws, a row or an example: int64."""
+        if self.examples is None or self.alone or len(self.examples) < 2:
+            return self.lengths
+        return np.maximum.reduceat(self.lengths, self.examples[:-1])
+
+    @property
+    def even(self) -> bool:
+        """Whether all that training draws has as many rows, so that batches can have one shape."""
+        return self.alone or len(np.unique(np.diff(self.example_splits))) <= 1
+
+    @property
+    def example_splits(self) -> np.ndarray:
+        """int64 [N + 1], where there is a row each too."""
+        return np.arange(len(self.lengths) + 1) if self.examples is None else self.examples
+
+
+def pieces_in_use(features: Features) -> np.ndarray:
+    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change."""
+    return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
+
+
+def collect(rows_of, columns: Mapping[str, Sequence], *, padding: Mapping[str, int]) -> dict[str, Any]:
+    """Runs a function from texts to `Rows` over a data set and returns what it gave as the fields of `Features`.
+
+    Args:
+        rows_of: ({name: string [b, ...]}) -> Rows; called with some hundred examples at a time.
+        columns: name -> the N texts (or lists of texts) of the data set.
+        padding: the names of the model's inputs that are wanted, with what fills them up.
+
+    Returns:
+        {"ragged", "padding", "examples", "aligned"}, for `Features(**collect(...))`.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    lengths, sizes = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+    count = len(next(iter(columns.values())))
+    for first in range(0, count, COLLECTED):
+        rows = rows_of({name: tf.constant(column[first : first + COLLECTED]) for name, column in columns.items()})
+        mask = rows.ids["attention_mask"].numpy() > 0
+        lengths.append(mask.sum(1))
+        sizes.append(np.bincount(rows.example.numpy(), minlength=int(rows.count)))
+        found = {name: rows.ids[name] for name in padding}
+        found |= {name: getattr(rows, name) for name in ALIGNED if getattr(rows, name) is not None}
+        for name, tensor in found.items():
+            parts.setdefault(name, []).append(tensor.numpy()[mask])
+    splits = np.cumsum(np.concatenate(lengths))
+    tables = {name: (np.concatenate(chunks), splits) for name, chunks in parts.items()}
+    empty = (np.zeros(0, np.int32), splits)
+    return {
+        "ragged": {name: tables.get(name, empty) for name in padding},
+        "padding": dict(padding),
+        "examples": np.cumsum(np.concatenate(sizes)),
+        "aligned": {name: table for name, table in tables.items() if name in ALIGNED},
+    }
