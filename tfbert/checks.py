@@ -25,8 +25,6 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
         raise InputError(
             f"evaluate_every is {settings['evaluate_every']}; give steps, at least 1, or 0 for each epoch's end"
         )
-    if settings["evaluate_every"] and settings["unfreeze"] is not None:
-        raise InputError("unfreeze counts in epochs, which evaluate_every makes parts of; leave one of the two out")
     if not settings["learning_rate"] > 0:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
@@ -52,6 +50,16 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
             raise InputError(
                 "xla compiles Keras' own training step, not accumulate, fgm or r_drop; leave it or them out"
             )
+    _check_freezing(settings)
+    choices = ("auto", *devices.PRECISIONS)
+    if settings["precision"] not in choices:
+        name = settings["precision"]
+        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
+    if settings["monitor"] is not None:
+        metrics.direction(settings["monitor"])
+
+
+def _check_freezing(settings: dict[str, Any]) -> None:
     if settings["frozen_cache"] not in FROZEN_CACHES:
         name = settings["frozen_cache"]
         raise InputError(
@@ -63,12 +71,8 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
             raise InputError(
                 "unfreeze says for each epoch what learns, and so does freeze, or lora, for all of them; leave one of the two out"
             )
-    choices = ("auto", *devices.PRECISIONS)
-    if settings["precision"] not in choices:
-        name = settings["precision"]
-        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
-    if settings["monitor"] is not None:
-        metrics.direction(settings["monitor"])
+    if settings["evaluate_every"] and settings["unfreeze"] is not None:
+        raise InputError("unfreeze counts in epochs, which evaluate_every makes parts of; leave one of the two out")
 
 
 def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, Any] | None:
