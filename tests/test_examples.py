@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,21 +42,28 @@ def roomy(tiny, tmp_path_factory) -> Path:
     return place
 
 
+def loaded(name: str, changes: Sequence[tuple[str, str]] = ()) -> types.ModuleType:
+    """A script as a module, after some changes: pattern and replacement."""
+    text = (EXAMPLES / f"{name}.py").read_text("utf-8")
+    for pattern, replacement in changes:
+        text = re.sub(pattern, replacement, text)
+    script = types.ModuleType(name)
+    script.__file__ = str(EXAMPLES / f"{name}.py")
+    exec(compile(text, script.__file__, "exec"), vars(script))
+    return script
+
+
 def test_every_example_is_short_and_tested():
     scripts = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.py")}
-    assert scripts.keys() == SHOWN.keys()
+    assert scripts.keys() == {*SHOWN, "compare"}
     for name, text in scripts.items():
-        assert len(text.splitlines()) <= 80, name
+        assert len(text.splitlines()) <= (150 if name == "compare" else 80), name  # it has options, a table and a picture
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_example_trains_and_asks_its_export(name, roomy, tmp_path, capsys):
-    text = (EXAMPLES / f"{name}.py").read_text("utf-8").replace("all-MiniLM-L6-v2", str(roomy))
-    text = re.sub(r'(epochs"?[=:] ?)\d+', r"\g<1>1", text)
-    script = types.ModuleType(name)
-    script.__file__ = str(EXAMPLES / f"{name}.py")
-    exec(compile(text, script.__file__, "exec"), vars(script))
+    script = loaded(name, [("all-MiniLM-L6-v2", str(roomy)), (r'(epochs"?[=:] ?)\d+', r"\g<1>1")])
     script.OUTPUT = tmp_path / "out"
     script.train()
     script.ask()
@@ -64,11 +74,7 @@ def test_an_example_trains_and_asks_its_export(name, roomy, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_loop_of_ones_own_gives_the_weights_of_fit(roomy, tmp_path):
-    name = "custom_loop"
-    text = (EXAMPLES / f"{name}.py").read_text("utf-8").replace("all-MiniLM-L6-v2", str(roomy))
-    script = types.ModuleType(name)
-    script.__file__ = str(EXAMPLES / f"{name}.py")
-    exec(compile(text, script.__file__, "exec"), vars(script))
+    script = loaded("custom_loop", [("all-MiniLM-L6-v2", str(roomy))])
     script.OUTPUT = tmp_path / "out"
     mine = script.train(epochs=2)
     strategy, _, batches, model, optimizer = script.pieces(epochs=2)
@@ -79,3 +85,71 @@ def test_the_loop_of_ones_own_gives_the_weights_of_fit(roomy, tmp_path):
     for ours, theirs in zip(mine.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert max(np.abs(theirs - first).max() for theirs, first in zip(model.get_weights(), begun, strict=True)) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def compare() -> types.ModuleType:
+    return loaded("compare")
+
+
+@pytest.mark.slow
+def test_ways_are_compared_on_the_same_rows(compare, roomy, tmp_path, capsys):
+    data, output = tmp_path / "reviews.csv", tmp_path / "out"
+    rows = [("good film", "good") if i % 2 else ("an awful plot", "bad") for i in range(50)]
+    data.write_text("text,label\n" + "".join(f"{text} {i},{label}\n" for i, (text, label) in enumerate(rows)))
+    words = ["--data", str(data), "--checkpoints", str(roomy), "--ways", "frozen", "full", "--epochs", "1"]
+    compare.main([*words, "--learning-rate", "1e-4", "--seed", "3", "--output", str(output)])
+    out, err = capsys.readouterr()
+    frozen, full = map(json.loads, out.splitlines())
+    assert (frozen["way"], full["way"]) == ("frozen", "full") and full["score"] == "accuracy"
+    assert frozen["trainable_parameters"] == 2 * 32 + 2 and full["trainable_parameters"] == full["parameters"]
+    assert frozen["learning_rate"] == pytest.approx(5e-3) and full["learning_rate"] == 1e-4
+    folders = [path for path in output.iterdir() if path.is_dir()]
+    metrics = {path.name.split("-")[-1]: json.loads((path / "metrics.json").read_text()) for path in folders}
+    assert metrics["full"]["data_sha256"] == metrics["frozen"]["data_sha256"]
+    assert metrics["full"]["rows"] == {"train": 36, "validation": 4, "test": 10}
+    for row in (frozen, full):
+        of = metrics[row["way"]]
+        assert (row["test"], row["validation"]) == (of["test"]["accuracy"], of["validation"]["accuracy"])
+        assert of["settings"]["seed"] == 3 and row["latency_ms_p50"] > 0
+        assert re.search(rf"  {row['way']} +{row['test']:.3f} +{row['validation']:.3f} .* {row['trainable_parameters']:,} ", err)
+    assert (output / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_latency_is_the_median_without_the_first_requests(compare, monkeypatch):
+    seconds = iter([9, 9, 0.001, 0.005, 0.002])
+    clock, asked = [0.0], []
+
+    def predictor(rows):
+        asked.extend(rows)
+        clock[0] += next(seconds)
+
+    monkeypatch.setattr(compare, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    rows = [{"text": "a"}, {"text": "b"}]
+    assert compare.latency(predictor, rows, warmup=2, requests=3) == pytest.approx(2)
+    assert asked == [rows[i % 2] for i in range(5)]
+
+
+def test_two_files_are_to_learn_from_and_to_test_on(compare):
+    found = {name: len(part) for name, part in compare.parts(compare.DATA).items()}
+    assert found == {"train": 520, "validation": 58, "test": 144}
+
+
+def test_the_labels_of_the_picture_can_be_read(compare):
+    rows = [
+        {"checkpoint": checkpoint, "way": way, "score": "accuracy", "validation": 0.7, "test": score, "train_seconds": seconds,
+         "trainable_parameters": learn, "parameters": 22_700_000, "latency_ms_p50": 8.0}
+        for checkpoint in ("all-MiniLM-L6-v2", "a/folder/with/a/long/name/of/a/model")
+        for way, score, seconds, learn in (("full", 0.8, 60, 22_700_000), ("lora", 0.8, 40, 70_000), ("bitfit", 0.801, 40, 30_000), ("frozen", 0.5, 9, 3_000))
+    ]  # fmt: skip
+    made = compare.picture(rows)
+    made.canvas.draw()
+    (axes,), renderer = made.axes, made.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in (*axes.texts, *axes.get_legend().get_texts())]
+    assert len(boxes) == 8 + 2
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert made.bbox.x0 <= box.x0 and box.x1 <= made.bbox.x1 and made.bbox.y0 <= box.y0 and box.y1 <= made.bbox.y1
+    sizes = [points.get_sizes()[0] for points in axes.collections[:4]]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3]
