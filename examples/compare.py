@@ -98,7 +98,10 @@ def table(rows: list[dict]) -> str:
         told = (*(f"{score:.3f}" for score in scores), f"{row['train_seconds']:.1f}", *(f"{size:,}" for size in sizes))
         cells.append((row["checkpoint"][-32:], row["way"], *told, f"{row['latency_ms_p50']:.1f}"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(map(str.ljust, line[:2], widths)) + "  " + "  ".join(map(str.rjust, line[2:], widths[2:])) for line in cells)
+    lines = (
+        "  ".join(map(str.ljust, line[:2], widths)) + "  " + "  ".join(map(str.rjust, line[2:], widths[2:]))
+        for line in cells
+    )
     return "\n".join(lines)
 
 

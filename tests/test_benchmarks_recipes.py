@@ -6,6 +6,7 @@ import collections
 import importlib
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from safetensors.numpy import load_file
@@ -30,7 +31,9 @@ def reviews(tmp_path_factory) -> Path:
     for name in ("sentiment_mr", "movie_reviews"):
         (folder / name).mkdir()
         for part, count in (("train", 60), ("test", 8)):
-            rows = [("a great film", "positive") if i % 4 == 0 else ("a dull, awful plot", "negative") for i in range(count)]
+            rows = [
+                ("a great film", "positive") if i % 4 == 0 else ("a dull, awful plot", "negative") for i in range(count)
+            ]
             lines = "".join(f'"{text} {i}",{label}\n' for i, (text, label) in enumerate(rows))
             (folder / name / f"{part}.csv").write_text("text,label\n" + lines)
     return folder
@@ -49,7 +52,9 @@ def test_the_command_line_reads_the_settings_of_each_recipe(recipes, reviews):
 
 
 def test_every_recipe_has_its_first_seed_before_another_has_its_second(recipes):
-    found = recipes.runs(recipes.parse(["x", "movie_reviews", "--recipes", "full", "ema", "--seeds", "2", "--rows", "40"]))
+    found = recipes.runs(
+        recipes.parse(["x", "movie_reviews", "--recipes", "full", "ema", "--seeds", "2", "--rows", "40"])
+    )
     assert [(run["seed"], run["recipe"]) for run in found] == [(0, "full"), (0, "ema"), (1, "full"), (1, "ema")]
     assert {run["data"] for run in found} == {"movie_reviews"} and {run["rows"] for run in found} == {40}
     assert found[1]["settings"] == {
@@ -122,14 +127,14 @@ def test_what_is_there_is_not_run_again_and_the_table_has_medians(recipes, revie
 
 
 @pytest.mark.slow
-def test_a_run_is_made_by_the_command_line_and_taken_where_it_is_complete(recipes, reviews, tiny, tmp_path, monkeypatch, capsys):
+def test_a_run_is_made_by_the_command_line_and_taken_where_it_is_complete(
+    recipes, reviews, tiny, tmp_path, monkeypatch, capsys
+):
     output = tmp_path / "recipes.jsonl"
     words = [str(reviews), "sentiment_mr", "--recipes", "frozen", "--rows", "40", "--epochs", "1", "--seeds", "1"]
     words += ["--checkpoint", str(tiny), "--output", str(output)]
-    with monkeypatch.context() as patch:
-        patch.setattr(recipes.shutil, "rmtree", lambda place: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            recipes.main(words)
+    with mock.patch.object(recipes.shutil, "rmtree", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        recipes.main(words)
     (place,) = [path for path in (tmp_path / "recipes").iterdir() if path.is_dir()]
     metrics = json.loads((place / "metrics.json").read_text())
     (row,) = map(json.loads, output.read_text().splitlines())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from tfbert import models, tokenization
 from tfbert._compat import keras, transformers
@@ -57,7 +58,9 @@ def test_every_example_is_short_and_tested():
     scripts = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.py")}
     assert scripts.keys() == {*SHOWN, "compare"}
     for name, text in scripts.items():
-        assert len(text.splitlines()) <= (150 if name == "compare" else 80), name  # it has options, a table and a picture
+        assert len(text.splitlines()) <= (150 if name == "compare" else 80), (
+            name
+        )  # it has options, a table and a picture
 
 
 @pytest.mark.slow
@@ -112,7 +115,9 @@ def test_ways_are_compared_on_the_same_rows(compare, roomy, tmp_path, capsys):
         of = metrics[row["way"]]
         assert (row["test"], row["validation"]) == (of["test"]["accuracy"], of["validation"]["accuracy"])
         assert of["settings"]["seed"] == 3 and row["latency_ms_p50"] > 0
-        assert re.search(rf"  {row['way']} +{row['test']:.3f} +{row['validation']:.3f} .* {row['trainable_parameters']:,} ", err)
+        assert re.search(
+            rf"  {row['way']} +{row['test']:.3f} +{row['validation']:.3f} .* {row['trainable_parameters']:,} ", err
+        )
     assert (output / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -136,16 +141,22 @@ def test_two_files_are_to_learn_from_and_to_test_on(compare):
 
 
 def test_the_labels_of_the_picture_can_be_read(compare):
-    rows = [
-        {"checkpoint": checkpoint, "way": way, "score": "accuracy", "validation": 0.7, "test": score, "train_seconds": seconds,
-         "trainable_parameters": learn, "parameters": 22_700_000, "latency_ms_p50": 8.0}
-        for checkpoint in ("all-MiniLM-L6-v2", "a/folder/with/a/long/name/of/a/model")
-        for way, score, seconds, learn in (("full", 0.8, 60, 22_700_000), ("lora", 0.8, 40, 70_000), ("bitfit", 0.801, 40, 30_000), ("frozen", 0.5, 9, 3_000))
-    ]  # fmt: skip
+    ways = {
+        "full": (0.8, 60, 22_700_000),
+        "lora": (0.8, 40, 70_000),
+        "bitfit": (0.801, 40, 30_000),
+        "frozen": (0.5, 9, 3_000),
+    }
+    rows = []
+    for checkpoint in ("all-MiniLM-L6-v2", "a/folder/with/a/long/name/of/a/model"):
+        for way, (score, seconds, learn) in ways.items():
+            row = {"checkpoint": checkpoint, "way": way, "score": "accuracy", "test": score, "train_seconds": seconds}
+            rows.append({**row, "trainable_parameters": learn, "parameters": 22_700_000, "latency_ms_p50": 8.0})
     made = compare.picture(rows)
     made.canvas.draw()
     (axes,), renderer = made.axes, made.canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in (*axes.texts, *axes.get_legend().get_texts())]
+    texts = (*axes.texts, *axes.get_legend().get_texts())
+    boxes = [Text.get_window_extent(text, renderer) for text in texts]  # not the lines to the points
     assert len(boxes) == 8 + 2
     for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
