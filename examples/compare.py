@@ -105,23 +105,33 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def beside(heights: list[float], apart: float) -> list[float]:
+    """Where labels stand, from 0 to 1, that are to be at these heights (in rising order), and so much apart at least."""
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + apart)
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], 1 - apart * (len(heights) - 1 - i))
+    return heights
+
+
 def picture(rows: list[dict]):
     """A figure: score over seconds, the larger the point the more learns; the names stand beside, in the order of the scores."""
-    made, axes = plots.figure(8.5, 4)
-    colors = dict(zip(dict.fromkeys(row["checkpoint"] for row in rows), itertools.cycle(COLORS)))
+    rows = sorted(rows, key=lambda row: row["test"])
+    made, axes = plots.figure(8.5, max(3.6, 0.3 * len(rows)))
+    colors = dict(zip(sorted({row["checkpoint"] for row in rows}), itertools.cycle(COLORS)))
     for row in rows:
         size = 30 + 270 * (row["trainable_parameters"] / max(each["parameters"] for each in rows)) ** 0.5
         axes.scatter(row["train_seconds"], row["test"], s=size, color=colors[row["checkpoint"]], alpha=0.8)
     axes.set(xlabel="seconds of training", ylabel=f"test {rows[0]['score']}", xlim=(0, None))
     axes.margins(y=0.15)
     low, high = axes.get_ylim()
-    place = -1.0
-    for row in sorted(rows, key=lambda row: row["test"]):
-        place = max(place + 0.085, (row["test"] - low) / (high - low))
+    line = {"arrowstyle": "-", "color": plots.GREY, "linewidth": 0.5, "relpos": (0, 0.5)}
+    places = beside([(row["test"] - low) / (high - low) for row in rows], min(0.09, 1 / len(rows)))
+    for row, place in zip(rows, places, strict=True):
         text = f"{row['way']}: {row['test']:.3f}, {row['trainable_parameters']:,} learn, {row['latency_ms_p50']:.1f} ms a text"
         axes.annotate(
-            text, (row["train_seconds"], row["test"]), (1.03, place), textcoords="axes fraction", va="center", fontsize=8,
-            color=colors[row["checkpoint"]], arrowprops={"arrowstyle": "-", "color": plots.GREY, "linewidth": 0.5},
+            text, (row["train_seconds"], row["test"]), (1.05, place), textcoords="axes fraction", va="center", fontsize=8,
+            color=colors[row["checkpoint"]], arrowprops=line,
         )  # fmt: skip
     for checkpoint, color in colors.items():
         axes.scatter([], [], color=color, label=plots.shortened(checkpoint[-32:], 32))
