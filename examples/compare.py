@@ -39,7 +39,9 @@ COLORS = (plots.BLUE, plots.ORANGE, "#338844", "#aa3377", plots.GREY)
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", nargs="+", default=DATA, metavar="FILE", help="to learn from, and to test on")
+    parser.add_argument(
+        "--data", nargs="+", default=DATA, metavar="FILE", help="one to learn from and one to test on, or one for both"
+    )
     parser.add_argument("--checkpoints", nargs="+", default=["all-MiniLM-L6-v2"], help="folders or hub names")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="what learns (default: each)")
     parser.add_argument("--epochs", type=int, default=5)
@@ -47,7 +49,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="of `full` (default 2e-4)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE.parent / "saved_models" / "compare")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if len(options.data) > 2:
+        parser.error(f"--data takes one file or two, got {len(options.data)}")
+    return options
 
 
 def parts(files: list[str]) -> dict[str, tfbert.Examples]:
