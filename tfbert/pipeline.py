@@ -39,7 +39,7 @@ class Features:
     Args:
         ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
         padding: name -> the int32 that fills rows up to their batch's length.
-        targets: array [N, ...], a dict of such by the name of the output, or a Ragged of int32, whose rows are filled up with
+        targets: array [N, ...], a dict of such by the name of the output, or a Ragged, [total] or [total, K], whose rows are filled up with
             losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
         weights: float32 [N] (with `alone` [R]), or None.
         examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
@@ -330,8 +330,8 @@ def _ragged(table: Ragged):
 
 
 def _dense(ragged, fill: int, width):
-    """The rows of a ragged tensor [b, (n)] filled up to `width`."""
-    return ragged.to_tensor(tf.cast(fill, ragged.dtype), shape=tf.stack([-1, width]))
+    """The rows of a ragged tensor [b, (n)] or [b, (n), K] filled up to `width`."""
+    return ragged.to_tensor(tf.cast(fill, ragged.dtype), shape=tf.stack([-1, width, *ragged.flat_values.shape[1:]]))
 
 
 def _rows_each(features: Features, fixed: bool) -> int:
