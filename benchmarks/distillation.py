@@ -18,8 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-import tfbert
 from results import command, place
+
+import tfbert
 from tfbert.serving.layout import versions
 
 NAME = "banking77"

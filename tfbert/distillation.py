@@ -78,7 +78,9 @@ class Teacher:
         if task.soft_loss() is None:
             raise InputError(f"{task.name} has no loss for a teacher's answers; leave teacher out")
         own = {name: getattr(self.task, name) for name in MEANING if hasattr(self.task, name)}
-        task = dataclasses.replace(task, **{name: value for name, value in own.items() if getattr(task, name) in ((), None)})
+        task = dataclasses.replace(
+            task, **{name: value for name, value in own.items() if getattr(task, name) in ((), None)}
+        )
         for name, value in own.items():
             if getattr(task, name) != value:
                 raise InputError(

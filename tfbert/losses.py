@@ -153,7 +153,7 @@ def sigmoid_divergence(targets, first, second):
 
 
 def soft_crossentropy(targets, teacher, logits, *, temperature: float = 1.0):
-    """Cross-entropy with a teacher's probabilities, both softened, times temperature ** 2, as its gradient falls by that (Hinton et al. 2015).
+    """Cross-entropy with a teacher's softened probabilities, times temperature ** 2, as its gradient falls by that (Hinton et al. 2015).
 
     Args:
         targets: as for `softmax_divergence`.

@@ -144,8 +144,8 @@ def fine_tune(
             as failed.
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
-        keep_layers: which of the checkpoint's layers the model has, as Python slices a list: "::2" is every second one, as DistilBERT begins
-            (Sanh et al. 2019), "0,2,5" three of them; None (default): all.
+        keep_layers: which of the checkpoint's layers the model has, as Python slices a list: "0,2,5", or "::2", every second one, as
+            DistilBERT begins (Sanh et al. 2019); None (default): all.
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
         gradient_checkpointing: compute the layers of the lean encoder again in the backward pass (default False): the same training in less
             memory, for about a third more computing (Chen et al. 2016).

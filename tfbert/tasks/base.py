@@ -115,9 +115,7 @@ class Task(abc.ABC):
         return
 
     def soft_loss(self):
-        """Returns the function (targets, teacher's output, output, temperature=...) -> float32 [B] for distillation; None where the task has
-        none (default).
-        """
+        """Returns the function (targets, teacher's output, output, temperature=...) -> float32 [B] for distillation, or None (default)."""
         return
 
     @property
