@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ class Teacher:
 
     def _answers(self, examples: Examples, features: Features) -> dict[str, list[np.ndarray]]:
         """The teacher's outputs by name: float32 [K] for each example, or [T, ...] for each row where rows have targets of their own."""
+        print(f"tfbert: teacher {self.directory} answers {len(examples):,} rows, once", file=sys.stderr)
         own = self.task.features(self.tokenizer, examples, targets=False)
         if features.alone:
             self._check_rows(own, features)
