@@ -161,3 +161,14 @@ def test_encoders_are_compared_by_median_and_by_the_seeds_spread(monkeypatch):
     assert (found["transformers"]["median"], found["apart"], found["within_spread"]) == (0.83, 0.02, True)
     farther = [{"test": {"accuracy": 0.87}, "train_seconds": 5}]
     assert compare("reviews", {"lean": runs, "transformers": farther})["within_spread"] is False
+
+
+def test_a_student_is_compared_with_its_teacher_by_neighbouring_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    compared = importlib.import_module("distillation").compared
+    teacher = {"test": {"accuracy": 0.8}, "parameters": 10, "train_seconds": 9}
+    own = {"test": {"accuracy": 0.78}, "parameters": 5, "train_seconds": 3}
+    found = compared(teacher, own, slow=[6.0, 2.0, 4.0], fast=[2.0, 2.0, 1.0], texts=8)
+    assert (found["score_ratio"], found["speed_ratio"], found["speed_ratio_range"]) == (0.975, 3.0, [1.0, 4.0])
+    assert (found["texts_per_cpu_second"], found["teacher_texts_per_cpu_second"]) == (4.0, 2.0)
+    assert (found["parameters"], found["teacher_parameters"], found["train_seconds"]) == (5, 10, 3)
