@@ -144,6 +144,20 @@ def test_texts_without_labels_are_learnt_at_the_same_tokens_as_those_with(tiny):
     np.testing.assert_array_equal(both.weights, [*one.weights, *one.weights])
 
 
+def test_a_teacher_answers_in_float32_whatever_the_precision_of_its_student(tiny):
+    task, examples = CASES["single"]
+    examples = from_iterable(examples)
+    task, tokenizer = task.from_data(examples), tokenization.load_tokenizer(tiny)
+    teacher = distillation.Teacher(task, task.build(tiny), tokenizer, "big", T, 0.5)
+    expected = teacher.lesson(task, tokenizer, examples, None).features.targets
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        found = teacher.lesson(task, tokenizer, examples, None).features.targets
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 # Whole runs
 
 TASK = tfbert.SequenceClassification(max_length=32, dropout=0.0)
