@@ -179,3 +179,14 @@ def test_frozen_layers_are_timed_with_and_without_their_states(tiny, tmp_path, m
     assert each["first_epoch_seconds"] == each["epoch_seconds"][0]
     assert once["second_of_first"] == pytest.approx(once["epoch_seconds"][1] / once["first_epoch_seconds"], abs=0.05)
     assert once["losses"] == pytest.approx(each["losses"], rel=1e-4) and once["test"] == each["test"]
+
+
+def test_a_student_is_compared_with_its_teacher_by_neighbouring_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    compared = importlib.import_module("distillation").compared
+    teacher = {"test": {"accuracy": 0.8}, "parameters": 10, "train_seconds": 9}
+    own = {"test": {"accuracy": 0.78}, "parameters": 5, "train_seconds": 3}
+    found = compared(teacher, own, slow=[6.0, 2.0, 4.0], fast=[2.0, 2.0, 1.0], texts=8)
+    assert (found["score_ratio"], found["speed_ratio"], found["speed_ratio_range"]) == (0.975, 3.0, [1.0, 4.0])
+    assert (found["texts_per_cpu_second"], found["teacher_texts_per_cpu_second"]) == (4.0, 2.0)
+    assert (found["parameters"], found["teacher_parameters"], found["train_seconds"]) == (5, 10, 3)

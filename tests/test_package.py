@@ -44,6 +44,7 @@ ORDER = [
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
+    {"distillation"},
     {"run", "checks"},
     {"training"},
     {"__init__", "command_line", "__main__"},

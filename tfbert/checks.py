@@ -39,6 +39,12 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
         raise InputError(
             "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
         )
+    if not settings["teacher_temperature"] > 0:
+        raise InputError(f"teacher_temperature is {settings['teacher_temperature']}; it must be positive (1 to 8)")
+    if not 0 < settings["teacher_share"] <= 1:
+        raise InputError(
+            f"teacher_share is {settings['teacher_share']}; it must be above 0 and at most 1, which leaves the labels out"
+        )
     if settings["r_drop"] and task.divergence() is None:
         raise InputError(f"r_drop compares two answers as classes, which {task.name} does not have here; leave it out")
     if devices.uses_xla(settings["xla"], settings["strategy"]) and settings["xla"] == "on":
@@ -101,6 +107,14 @@ def check_parts(task: Task, train: Examples, held_out: list[Examples], allow_mis
         task.check(part)
     for part in () if allow_missing_labels else held_out:
         task.check_coverage(part)
+
+
+def check_unlabelled(task: Task, unlabelled: Examples) -> None:
+    if not unlabelled:
+        raise InputError(f"{unlabelled.source} has no examples; leave unlabelled out, or add texts")
+    for i in range(len(unlabelled)):
+        for name in task.inputs:
+            task.input(unlabelled, i, name)
 
 
 def read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:

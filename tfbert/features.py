@@ -31,8 +31,8 @@ class Features:
     Args:
         ragged: name of a model's input -> its int32 values and the rows' splits, the same for all.
         padding: name -> the int32 that fills rows up to their batch's length.
-        targets: array [N, ...], a dict of such by the name of the output, or a Ragged of int32, whose rows are filled up with
-            losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
+        targets: array [N, ...], a dict of such by the name of the output, or a Ragged, [total] or [total, K], whose rows
+            are filled up with losses.IGNORED; with `alone` of R, not N, rows. None where there is nothing to learn.
         weights: float32 [N] (with `alone` [R]), or None.
         examples: int64 [N + 1], the rows' splits: example i has the rows examples[i]:examples[i + 1]. None: a row each.
         alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).

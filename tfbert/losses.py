@@ -123,10 +123,13 @@ def softmax_divergence(targets, first, second):
     """
     first, second = (tf.nn.log_softmax(tf.cast(logits, tf.float32)) for logits in (first, second))
     apart = tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), -1) / 2
-    if apart.shape.rank == 1:
-        return apart
+    return apart if apart.shape.rank == 1 else _mean_of_targets(apart, targets)
+
+
+def _mean_of_targets(values, targets):
+    """The mean of a row's values, float32 [B, T], at the tokens that have a target: [B]."""
     there = tf.cast(tf.cast(targets, tf.int32) != IGNORED, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(apart * there, -1), tf.reduce_sum(there, -1))
+    return tf.math.divide_no_nan(tf.reduce_sum(values * there, -1), tf.reduce_sum(there, -1))
 
 
 def sigmoid_divergence(targets, first, second):
@@ -147,6 +150,41 @@ def sigmoid_divergence(targets, first, second):
     """
     first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     return tf.reduce_mean((tf.sigmoid(first) - tf.sigmoid(second)) * (first - second), -1) / 2
+
+
+def soft_crossentropy(targets, teacher, logits, *, temperature: float = 1.0):
+    """Cross-entropy with a teacher's softened probabilities, times temperature ** 2, as its gradient falls by that (Hinton et al. 2015).
+
+    Args:
+        targets: as for `softmax_divergence`.
+        teacher: the teacher's scores before the softmax, any float [B, L] or [B, T, L].
+        logits: the model's own, of the same shape.
+        temperature: what both scores are divided by, positive: the higher, the more the unlikely classes count (default 1.0).
+
+    Returns:
+        float32 [B]; of tokens the mean over a row's.
+
+    Example:
+        >>> import numpy as np
+        >>> soft_crossentropy(np.array([0]), np.array([[0.0, 4.0]]), np.array([[0.0, 0.0]]), temperature=2.0).numpy().tolist()
+        [2.7726]
+    """
+    teacher, logits = (tf.cast(scores, tf.float32) / temperature for scores in (teacher, logits))
+    loss = -(temperature**2) * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(logits), -1)
+    return loss if loss.shape.rank == 1 else _mean_of_targets(loss, targets)
+
+
+def soft_binary_crossentropy(targets, teacher, logits, *, temperature: float = 1.0):
+    """`soft_crossentropy` of yes/no questions: the mean over the labels.
+
+    Example:
+        >>> import numpy as np
+        >>> soft_binary_crossentropy(np.zeros([1, 2]), np.array([[0.0, 4.0]]), np.array([[0.0, 0.0]]), temperature=2.0).numpy().tolist()
+        [2.7726]
+    """
+    teacher, logits = (tf.cast(scores, tf.float32) / temperature for scores in (teacher, logits))
+    each = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(teacher), logits=logits)
+    return temperature**2 * tf.reduce_mean(each, axis=-1)
 
 
 def binary_crossentropy(labels, logits, *, label_smoothing: float = 0.0):
@@ -337,5 +375,4 @@ def token_crossentropy(labels, logits):
     each = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.where(there, labels, 0), logits=tf.cast(logits, tf.float32)
     )
-    there = tf.cast(there, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(each * there, -1), tf.reduce_sum(there, -1))
+    return _mean_of_targets(each, labels)

@@ -280,8 +280,8 @@ def _ragged(table: Ragged):
 
 
 def _dense(ragged, fill: int, width):
-    """The rows of a ragged tensor [b, (n)] filled up to `width`."""
-    return ragged.to_tensor(tf.cast(fill, ragged.dtype), shape=tf.stack([-1, width]))
+    """The rows of a ragged tensor [b, (n)] or [b, (n), K] filled up to `width`."""
+    return ragged.to_tensor(tf.cast(fill, ragged.dtype), shape=tf.stack([-1, width, *ragged.flat_values.shape[1:]]))
 
 
 def _rows_each(features: Features, fixed: bool) -> int:

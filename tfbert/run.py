@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from tfbert import _compat, devices, evaluation, metrics, models, pipeline
+from tfbert import _compat, devices, distillation, evaluation, metrics, models, pipeline
 from tfbert._compat import keras, lazy, tf
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
@@ -23,6 +23,8 @@ callbacks, checkpoints = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints")
 optimizers, schedules = lazy("tfbert.optimizers"), lazy("tfbert.schedules")
 training_model = lazy("tfbert.models.training_model")
 
+# The settings that the model is built with.
+BUILT_WITH = ("seed", "new_head", "encoder", "gradient_checkpointing", "keep_layers")
 # With these values Keras' own training step is taken.
 KERAS_STEP = {"accumulate": 1, "fgm": 0, "r_drop": 0}
 
@@ -30,12 +32,14 @@ KERAS_STEP = {"accumulate": 1, "fgm": 0, "r_drop": 0}
 class Run:
     """The training itself, between reading and writing."""
 
-    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings):
+    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings, teacher=None, unlabelled=None):
         self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
+        self.teacher, self.unlabelled = teacher, unlabelled
         parts = {"train": train, "validation": validation, "test": test}
         self.train, self.validation, self.test = train, validation, test
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.hashes = {name: fingerprint(part) for name, part in self.parts.items()}
+        self.data = self.parts if unlabelled is None else {**self.parts, "unlabelled": unlabelled}
+        self.hashes = {name: fingerprint(part) for name, part in self.data.items()}
         self.precision = devices.choose_precision(settings["precision"])
         self.unfreezing, self.cache = None, {}
 
@@ -44,10 +48,13 @@ class Run:
         folder = find_checkpoint(str(self.checkpoint))
         read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
         return {
-            **self.settings,
+            **{
+                name: value for name, value in self.settings.items() if name != "teacher"
+            },  # what is in it counts, not its name
             "precision": self.precision,
             **{f"task.{name}": value for name, value in json.loads(json.dumps(self.task.to_json())).items()},
             **{f"checkpoint/{path.name}": sha256(path) for path in read},
+            **(self.teacher.identity() if self.teacher else {}),
             **self.hashes,
             **{f"versions.{name}": version for name, version in _compat.versions().items()},
         }
@@ -61,7 +68,7 @@ class Run:
             saved: the state to go on from; None to begin.
             save_every: seconds between two saves.
         """
-        options = {name: self.settings[name] for name in ("seed", "new_head", "encoder", "gradient_checkpointing")}
+        options = {name: self.settings[name] for name in BUILT_WITH}
         keras.utils.set_random_seed(options["seed"])
         keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
         try:
@@ -104,19 +111,18 @@ class Run:
             )
 
     def _fit(self, model, states, saved, save_every) -> list[dict[str, float]]:
-        s = self.settings
-        features = self.task.features(self.tokenizer, self.train)
-        xla = self._uses_xla(features)
+        s, lesson = self.settings, self._lesson()
+        xla = self._uses_xla(lesson.features)
         order = {"batch_size": s["batch_size"], "training": True, "seed": s["seed"], "pad_to": "auto" if xla else ()}
-        self.cost = cost = pipeline.statistics(features, **order)
+        self.cost = cost = pipeline.statistics(lesson.features, **order)
         self.total = cost.steps * s["epochs"]
         self.period = s["evaluate_every"] or cost.steps  # steps between two scorings, which Keras calls an epoch
         self.held_out = evaluation.Inference(self.task, self.tokenizer, self.validation)
         rate = schedules.by_name(
             s["schedule"], s["learning_rate"], total_steps=self.total, warmup_fraction=s["warmup_fraction"]
         )
-        features = self._with_states(model, features, states.directory.parent)
-        model = self._compiled(model, rate, features, xla)
+        features = self._with_states(model, lesson.features, states.directory.parent)
+        model = self._compiled(model, rate, dataclasses.replace(lesson, features=features), xla)
         pieces = self._callbacks()
         saver = checkpoints.SaveState(
             states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
@@ -196,6 +202,13 @@ class Run:
             rungs.append(models.frozen_rung(model))
         return rungs
 
+    def _lesson(self) -> distillation.Lesson:
+        """The rows with their targets, and the loss."""
+        if self.teacher:
+            return self.teacher.lesson(self.task, self.tokenizer, self.train, self.unlabelled)
+        features = self.task.features(self.tokenizer, self.train)
+        return distillation.Lesson(features, self.task.loss(), self.task.divergence())
+
     def _uses_xla(self, features) -> bool:
         """Whether XLA compiles the step: what it cannot do is refused before where it was asked for, and left to the graph where not."""
         s = self.settings
@@ -207,7 +220,7 @@ class Run:
         """The settings that change what a training step is."""
         return {name: self.settings[name] for name in KERAS_STEP}
 
-    def _compiled(self, model, rate, features, xla: bool):
+    def _compiled(self, model, rate, lesson, xla: bool):
         """The model with its optimizer and loss, and with a training step of its own where Keras' is not asked for."""
         s = self.settings
         averages = {"use_ema": True, "ema_momentum": s["ema"]} if s["ema"] else {}
@@ -218,12 +231,12 @@ class Run:
             layer_decay=s["layer_decay"],
             **averages,
         )
-        optimizer.learn_rows(models.word_embeddings(model), pieces_in_use(features))
+        optimizer.learn_rows(models.word_embeddings(model), pieces_in_use(lesson.features))
         if self.ways != KERAS_STEP:
-            model = training_model.TrainingModel(model, divergence=self.task.divergence(), **self.ways)
-        elif features.beside:
+            model = training_model.TrainingModel(model, divergence=lesson.divergence, **self.ways)
+        elif lesson.features.beside:
             model = training_model.FromStates(model)
-        model.compile(optimizer, loss=self.task.loss(), jit_compile=xla)
+        model.compile(optimizer, loss=lesson.loss, jit_compile=xla)
         return model
 
     def _rows(self, history, rate) -> list[dict[str, float]]:
@@ -295,8 +308,8 @@ class Run:
             "layer_groups": self.groups,
             "steps": self.cost.steps,
             "settings": {**self.settings, "checkpoint": str(self.checkpoint), "precision": self.precision},
-            "rows": {name: len(part) for name, part in self.parts.items()},
-            "sources": {name: part.source for name, part in self.parts.items()},
+            "rows": {name: len(part) for name, part in self.data.items()},
+            "sources": {name: part.source for name, part in self.data.items()},
             "data_sha256": self.hashes,
             "versions": _compat.versions(),
         }

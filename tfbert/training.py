@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfbert import analysis, evaluation, files, metrics, models, plots, run, serving, tokenization
+from tfbert import analysis, distillation, evaluation, files, metrics, models, plots, run, serving, tokenization
 from tfbert._compat import lazy
-from tfbert.checks import begin, check_parts, check_settings, read
+from tfbert.checks import begin, check_parts, check_settings, check_unlabelled, read
 from tfbert.errors import Diverged, InputError, suggest
 from tfbert.report import html
-from tfbert.sources import Examples
+from tfbert.sources import Examples, from_iterable
 from tfbert.tasks import Task, read_task
 
 checkpoints = lazy(
@@ -72,6 +72,10 @@ def fine_tune(
     ema: float = 0.0,
     fgm: float = 0.0,
     r_drop: float = 0.0,
+    teacher: str | None = None,
+    teacher_temperature: float = 2.0,
+    teacher_share: float = 0.9,
+    unlabelled=None,
     evaluate_every: int = 0,
     patience: int | None = None,
     monitor: str | None = None,
@@ -81,6 +85,7 @@ def fine_tune(
     seed: int = 0,
     seeds: int = 1,
     new_head: bool = False,
+    keep_layers: str | None = None,
     encoder: str = "lean",
     gradient_checkpointing: bool = False,
     allow_missing_labels: bool = False,
@@ -135,6 +140,11 @@ def fine_tune(
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
         fgm: length of adversarial steps on the word embeddings, 1 for most models (default 0: none; Miyato et al. 2017). Twice the time.
         r_drop: how much two passes with different dropout must agree, 1 to 5 (default 0: one pass; Liang et al. 2021). Twice the time.
+        teacher: a folder that `fine_tune` wrote for this task, from whose answers the model learns as well (distillation; Hinton et al.
+            2015). They are computed once; its labels are the task's.
+        teacher_temperature: what the logits of both are divided by for that, 1 to 8 (default 2.0).
+        teacher_share: of the teacher's answers in the loss, above 0 to 1, which leaves the labels out (default 0.9).
+        unlabelled: texts without labels, to learn from the teacher's answers alone.
         evaluate_every: steps between two scorings of the validation data, after each of which the weights may be the best ones; 0
             (default): at the end of each epoch.
         patience: stop after so many scorings without a better one; None never stops early.
@@ -149,6 +159,8 @@ def fine_tune(
             as failed.
         new_head: drop the head of a checkpoint that was fine-tuned before and begin a new one (default False): intermediate training on a
             larger task helps small ones (Phang et al. 2018, "Sentence Encoders on STILTs").
+        keep_layers: which of the checkpoint's layers the model has, as Python slices a list: "0,2,5", or "::2", every second one, as
+            DistilBERT begins (Sanh et al. 2019); None (default): all.
         encoder: "lean" (default), or "transformers": TF Transformers' own layers, slower and of equal outputs.
         gradient_checkpointing: compute the layers of the lean encoder again in the backward pass (default False): the same training in less
             memory, for about a third more computing (Chen et al. 2016).
@@ -171,6 +183,8 @@ def fine_tune(
         InputError: whatever the user can mend, in one line that names the place.
         Interrupted: after SIGTERM or Ctrl-C; the state is saved.
     """
+    teacher = None if teacher is None else str(teacher)
+    unlabelled = None if unlabelled is None else from_iterable(unlabelled, "unlabelled")
     arguments = dict(locals())
     settings = {name: arguments[name] for name in _SETTINGS}
     check_settings(task, {**settings, "seeds": seeds}, save_every)
@@ -181,7 +195,7 @@ def fine_tune(
         states = checkpoints.States(directory)
         saved = begin(directory, states, resume, overwrite)
         examples = read(task, train, validation, test, seed)
-        training = _prepare(task, checkpoint, *examples, settings, export, allow_missing_labels)
+        training = _prepare(task, checkpoint, *examples, unlabelled, settings, export, allow_missing_labels)
         if saved is not None:
             checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
         tuned = FineTuned(*training(states, saved, save_every), directory, training.adapter)
@@ -189,14 +203,27 @@ def fine_tune(
     return tuned
 
 
-def _prepare(task, checkpoint, train, validation, test, settings, export, allow_missing_labels) -> run.Run:
+def _prepare(task, checkpoint, train, validation, test, unlabelled, settings, export, allow_missing_labels) -> run.Run:
     """Fills what the task leaves open, and checks all that can be checked before the work."""
     tokenizer = tokenization.load_tokenizer(checkpoint)
     if export:
         tokenization.check_graph(tokenizer)
-    task = task.from_data(train)
+    teacher = _teacher(settings, unlabelled)
+    task = (teacher.fill(task) if teacher else task).from_data(train)
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
-    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings)
+    if unlabelled is not None:
+        check_unlabelled(task, unlabelled)
+    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings, teacher, unlabelled)
+
+
+def _teacher(settings: dict[str, Any], unlabelled: Examples | None) -> distillation.Teacher | None:
+    if settings["teacher"] is None:
+        if unlabelled is not None:
+            raise InputError("unlabelled texts are learnt from a teacher's answers; name it with teacher (--teacher)")
+        return None
+    tuned = load(settings["teacher"])
+    own = (settings["teacher_temperature"], settings["teacher_share"])
+    return distillation.Teacher(tuned.task, tuned.model, tuned.tokenizer, tuned.directory, *own)
 
 
 def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
@@ -288,9 +315,9 @@ def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
 
 
 _SETTINGS = (
-    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze unfreeze frozen_cache "
-    "lora reinitialize accumulate ema fgm r_drop evaluate_every patience monitor precision strategy xla seed new_head encoder "
-    "gradient_checkpointing"
+    "epochs batch_size learning_rate schedule warmup_fraction weight_decay clip_norm layer_decay freeze unfreeze frozen_cache lora "
+    "reinitialize accumulate ema fgm r_drop teacher teacher_temperature teacher_share evaluate_every patience monitor precision strategy "
+    "xla seed new_head keep_layers encoder gradient_checkpointing"
 ).split()
 
 

@@ -42,6 +42,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--validation", metavar="FILE", help="examples to choose the best epoch by (default: a tenth of --train)"
     )
     data.add_argument("--test", metavar="FILE", help="examples to score at the very end")
+    data.add_argument("--unlabelled", metavar="FILE", help="texts to learn from the answers of --teacher alone")
     reading.add_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write, saved_models/NAME")
@@ -63,12 +64,14 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
         None if path is None else reading.read_file(path, arguments)
         for path in (arguments.train, arguments.validation, arguments.test)
     )
+    unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
     tuned = tfbert.fine_tune(
         arguments.task,
         arguments.checkpoint,
         train,
         validation,
         test=test,
+        unlabelled=unlabelled,
         directory=arguments.output,
         **arguments.settings,
     )

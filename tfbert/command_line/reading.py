@@ -24,6 +24,7 @@ COLUMNS = (
     "context",
     "answers",
 )
+TEXTS = ("text", "text_pair", "words", "question", "context")  # the columns of a file without labels
 OPTIONS = ("delimiter", "quoting", "encoding", "header", "word_column", "tag_column")
 FORMATS = ".conll .csv .tsv .jsonl .json .parquet .txt (.gz too), or tfds:NAME:SPLIT"
 
@@ -58,9 +59,9 @@ def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLU
     )
 
 
-def read_file(path: str, arguments: argparse.Namespace) -> Examples:
-    """Reads one data file as the options say; what the reader changed or found odd goes to stderr."""
-    examples = read(path, **_options(arguments))
+def read_file(path: str, arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -> Examples:
+    """Reads one data file as the options say, which rename `columns`; what the reader changed or found odd goes to stderr."""
+    examples = read(path, **_options(arguments, columns))
     tell(examples.notes)
     return examples
 
@@ -83,8 +84,8 @@ def tell(notes: Iterable[str]) -> None:
         print(f"tfbert: note: {note}", file=sys.stderr)
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    columns = {field: getattr(arguments, field, None) for field in COLUMNS}
+def _options(arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -> dict[str, Any]:
+    columns = {field: getattr(arguments, field, None) for field in columns}
     options = {name: getattr(arguments, name) for name in OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     return options | {"columns": {field: column for field, column in columns.items() if column is not None} or None}

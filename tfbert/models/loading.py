@@ -17,6 +17,7 @@ from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
 from tfbert.models.families import Family, Head, family_of
+from tfbert.models.fewer_layers import fewer_layers
 from tfbert.models.heads import choose, settle_labels, starts
 from tfbert.models.lean import check_encoder, put
 from tfbert.models.randomness import dropouts
@@ -50,6 +51,7 @@ def load(
     seed: int = 0,
     encoder: str = "lean",
     gradient_checkpointing: bool = False,
+    keep_layers: str | None = None,
     **config_changes: Any,
 ):
     """Builds a TF Transformers model and reads a checkpoint's weights into it.
@@ -67,6 +69,8 @@ def load(
         seed: of the new head's numbers; the same seed gives the same head whatever was drawn before (default 0).
         encoder: "lean", faster and of equal outputs (see `lean`; default), or "transformers", the layers of TF Transformers.
         gradient_checkpointing: compute each layer of the lean encoder again in the backward pass, for less memory (see `lean.put`).
+        keep_layers: which of the checkpoint's layers the model has, as Python slices a list: "::2" is every second one, "0,2,5" three of
+            them; None (default): all.
         **config_changes: other settings of config.json, such as hidden_dropout_prob=0.2 or problem_type="regression".
 
     Returns:
@@ -91,6 +95,8 @@ def load(
     kind = family.head(head)
     tensors = list_weights(folder, family)
     _check_sizes(config, tensors, family, folder)
+    if keep_layers is not None:
+        tensors, config = fewer_layers(tensors, config, family, keep_layers, folder)
     _tie(tensors, kind, folder)
     kept, dropped = choose(tensors, config, family, head, new_head, folder)
     if head is not None:

@@ -103,7 +103,7 @@ class Task(abc.ABC):
 
         Args:
             checkpoint: a folder, the packaged "all-MiniLM-L6-v2", or a name on the Hugging Face hub.
-            options: `seed`, `new_head`, `encoder` and `gradient_checkpointing`, as `models.load` takes them.
+            options: `seed`, `new_head`, `encoder`, `gradient_checkpointing` and `keep_layers`, as `models.load` takes them.
         """
 
     @abc.abstractmethod
@@ -112,6 +112,10 @@ class Task(abc.ABC):
 
     def divergence(self):
         """Returns the function (targets, output, output) -> float32 [B] for R-Drop; None where the task has none (default)."""
+        return
+
+    def soft_loss(self):
+        """Returns the function (targets, teacher's output, output, temperature=...) -> float32 [B] for distillation, or None (default)."""
         return
 
     @property

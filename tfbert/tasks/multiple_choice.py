@@ -146,6 +146,11 @@ class MultipleChoice(Task):
             labels, *(tf.reshape(x, [-1, self.choices]) for x in both)
         )
 
+    def soft_loss(self):
+        return lambda labels, teacher, logits, temperature: losses.soft_crossentropy(
+            labels, teacher, tf.reshape(logits, [-1, self.choices]), temperature=temperature
+        )
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:

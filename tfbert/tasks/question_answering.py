@@ -175,6 +175,9 @@ class QuestionAnswering(Task):
     def divergence(self):
         return lambda *both: 0.5 * losses.softmax_divergence(*both)
 
+    def soft_loss(self):
+        return _half_soft_crossentropy
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
@@ -251,3 +254,8 @@ class QuestionAnswering(Task):
 def _half_crossentropy(places, logits):
     """Half of the cross-entropy of one place, [R], among the tokens, [R, T]: start's and end's together are their mean."""
     return 0.5 * losses.sparse_categorical_crossentropy(places, logits)
+
+
+def _half_soft_crossentropy(places, teacher, logits, temperature):
+    """The same with a teacher's scores, [R, max_length], of which a batch has the first T."""
+    return 0.5 * losses.soft_crossentropy(places, teacher[:, : tf.shape(logits)[1]], logits, temperature=temperature)

@@ -302,6 +302,10 @@ class SequenceClassification(Task):
     def divergence(self):
         return {"single": losses.softmax_divergence, "multi": losses.sigmoid_divergence}.get(self.kind)
 
+    def soft_loss(self):
+        kinds = {"single": losses.soft_crossentropy, "multi": losses.soft_binary_crossentropy}
+        return kinds.get(self.kind, lambda _, teacher, output, temperature: losses.mean_squared_error(teacher, output))
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
@@ -319,13 +323,8 @@ class SequenceClassification(Task):
         labels = tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1])
         if self.kind == "multi":
             return {"labels": labels, "scores": scores, "predicted": scores >= self._thresholds}
-        best = tf.argmax(scores, axis=-1)
-        return {
-            "label": tf.gather(names, best),
-            "score": tf.reduce_max(scores, axis=-1),
-            "labels": labels,
-            "scores": scores,
-        }
+        label, score = tf.gather(names, tf.argmax(scores, axis=-1)), tf.reduce_max(scores, axis=-1)
+        return {"label": label, "score": score, "labels": labels, "scores": scores}
 
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if self.kind == "regression":

@@ -178,6 +178,9 @@ class TokenClassification(Task):
     def divergence(self):
         return losses.softmax_divergence
 
+    def soft_loss(self):
+        return losses.soft_crossentropy
+
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
