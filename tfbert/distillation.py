@@ -13,8 +13,8 @@ import numpy as np
 from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.files import sha256
 from tfbert.features import Features
+from tfbert.files import sha256
 from tfbert.pipeline import whole_examples
 from tfbert.sources import Examples
 from tfbert.tasks import Task
