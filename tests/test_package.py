@@ -36,14 +36,15 @@ HEAVY = (
 ORDER = [
     {"errors"},
     {"_compat", "files", "names"},
-    {"checkpoint_folder", "devices", "static_shapes"},
+    {"checkpoint_folder", "devices", "shuffling", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
+    {"masking"},
     {"pipeline", "models"},
     {"tasks"},
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
-    {"run", "checks"},
+    {"adaptation", "run", "checks"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,16 @@ import numpy as np
 from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
+from tfbert.masking import FIXED
+from tfbert.shuffling import epoch_order
 from tfbert.sources import from_iterable
 from tfbert.static_shapes import boundaries
 from tfbert.tokenization import Rows
 
-# Rows are sorted by length within windows of this many batches, or of half the data set where that is smaller: larger windows save
-# little padding, and a single one would put the same rows together in every epoch. Hugging Face's group_by_length has 50 as well.
-WINDOW_BATCHES = 50
 # Examples that are tokenized and cut at a time.
 COLLECTED = 512
 # The fields of Rows with a value for each token.
-ALIGNED = ("piece", "owned", "start", "end", "word")
+ALIGNED = ("piece", "owned", "start", "end", "word", "target")
 
 
 Ragged = tuple[
@@ -46,6 +45,8 @@ class Features:
         alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
         numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
         aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
+        masking: draws the targets of rows, which are `alone`, anew for each epoch (see `masking.Masking`); `aligned` then has "word", with
+            -1 for what is no text. A row weighs as many times its weight as it has targets.
     """
 
     ragged: dict[str, Ragged]
@@ -56,6 +57,7 @@ class Features:
     alone: bool = False
     numbered: bool = False
     aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
+    masking: Callable | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -71,8 +73,8 @@ class Features:
 
     @property
     def even(self) -> bool:
-        """Whether all that training draws has as many rows, so that batches can have one shape."""
-        return self.alone or len(np.unique(np.diff(self.example_splits))) <= 1
+        """Whether all that training draws has as many rows and targets, so that batches can have one shape."""
+        return self.masking is None and (self.alone or len(np.unique(np.diff(self.example_splits))) <= 1)
 
     @property
     def example_splits(self) -> np.ndarray:
@@ -89,8 +91,13 @@ class Statistics:
     padding_share: float
 
 
-def pieces_in_use(features: Features) -> np.ndarray:
-    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change."""
+def pieces_in_use(features: Features) -> np.ndarray | None:
+    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change.
+
+    None where tokens are to be guessed: every row is then among those that are chosen from.
+    """
+    if features.masking is not None:
+        return None
     return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
 
 
@@ -148,6 +155,8 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    if pad_to and features.masking is not None:
+        raise InputError("pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out")
     if pad_to and lengths.max(initial=0) > pad_to[-1]:
         raise InputError(
             f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
@@ -162,22 +171,22 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     def next_epoch(_):
         # Runs once when a pass begins: the order of this epoch, as numbers of batches and what each holds.
         if not training:
-            return in_order(tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64))
+            return in_order(tf.constant(FIXED, tf.int64), tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64))
         now, first = epoch.assign_add(1) - 1, skip.read_value()
         skip.assign(0)
         drawn, batch_numbers = epoch_order(sizes, batch_size, seed, now)
-        return in_order(drawn, batch_numbers[first:])
+        return in_order(now, drawn, batch_numbers[first:])
 
-    def in_order(drawn, batch_numbers):
+    def in_order(epoch, drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)]
+            lambda number: (epoch, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
         )
 
     drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    return _run(drawn, _Tables(features).batch(batch_size, pad_to))
+    return _run(drawn, _Tables(features).batch(batch_size, pad_to, seed))
 
 
 def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:
@@ -217,41 +226,6 @@ def _run(drawn, assemble):
     return drawn.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def epoch_order(lengths, batch_size: int, seed: int, epoch):
-    """The order of one epoch: a permutation of the rows, grouped by length, and a permutation of the batches.
-
-    A permutation drawn from (seed, epoch) is cut into windows (see WINDOW_BATCHES); within a window the rows are sorted by length
-    and cut into batches, so the rows of a batch are alike in length; at last the batches are put in random order.
-
-    With batch size 2 and one window, rows of lengths 5 9 4 8 may come as:  permuted 9 4 8 5 -> sorted 4 5 8 9 -> batches (4 5) (8 9)
-    -> (8 9) (4 5).
-
-    Args:
-        lengths: int64 [N].
-        batch_size: rows in a batch.
-        seed: a Python int.
-        epoch: int64 scalar.
-
-    Returns:
-        order int64 [N] (batch b holds the rows order[b * batch_size : (b + 1) * batch_size]) and batch_numbers int64 [steps].
-    """
-    count = tf.size(lengths, tf.int64)
-    steps = -(-count // batch_size)
-    order = _permutation(count, seed, 2 * epoch)
-    window = tf.range(count, dtype=tf.int64) // (batch_size * tf.clip_by_value(steps // 2, 1, WINDOW_BATCHES))
-    widest = tf.reduce_max(tf.concat([lengths, [0]], 0)) + 1
-    by_length = tf.argsort(window * widest + tf.gather(lengths, order), stable=True)
-    return tf.gather(order, by_length), _permutation(steps, seed, 2 * epoch + 1)
-
-
-def _permutation(count, seed: int, draw):
-    """A permutation of 0..count-1, int64, that depends on (seed, draw) alone."""
-    bits = tf.random.stateless_uniform(
-        [count], tf.stack([tf.constant(seed, tf.int64), draw]), None, None, tf.int64, alg="philox"
-    )
-    return tf.cast(tf.argsort(bits, stable=True), tf.int64)
-
-
 class _Tables:
     """A data set's features as tensors, from which the batch of any of its rows or examples is put together."""
 
@@ -267,14 +241,14 @@ class _Tables:
         else:
             self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
 
-    def batch(self, batch_size: int, pad_to: tuple[int, ...]):
-        """Returns the function from what was drawn, int64 [b], to inputs, targets and weights."""
+    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int):
+        """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights."""
         features = self.features
         per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
         # The shape of a batch, where pad_to is given.
         shape = [batch_size * per_draw, pad_to[0] if len(pad_to) == 1 else None] if pad_to else None
 
-        def assemble(drawn):
+        def assemble(epoch, drawn):
             real = tf.size(drawn)
             if pad_to:
                 # Fill repeats the first one and weighs nothing.
@@ -286,9 +260,11 @@ class _Tables:
                 inputs = {name: tf.ensure_shape(tensor, shape) for name, tensor in inputs.items()}
             if features.numbered:
                 inputs["example"] = example
-            if self.targets is None:
+            if self.targets is None and features.masking is None:
                 return inputs
             weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
+            if features.masking is not None:
+                return self._masked(inputs, drawn, epoch, seed, weight)
             weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             targets = tf.nest.map_structure(lambda table: tf.gather(table, drawn), self.targets)
             if isinstance(targets, tf.RaggedTensor):
@@ -296,6 +272,13 @@ class _Tables:
             return inputs, targets, losses.normalize_weights(weight)
 
         return assemble
+
+    def _masked(self, inputs, rows, epoch, seed: int, weight):
+        """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
+        words = _dense(tf.gather(self.aligned["word"], rows), -1, tf.shape(inputs["attention_mask"], tf.int64)[1])
+        changed, targets = self.features.masking(inputs["input_ids"], words, rows, epoch, seed=seed)
+        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
+        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""

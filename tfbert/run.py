@@ -166,7 +166,9 @@ class Run:
             layer_decay=s["layer_decay"],
             **averages,
         )
-        optimizer.learn_rows(models.word_embeddings(model), pipeline.pieces_in_use(features))
+        pieces = pipeline.pieces_in_use(features)
+        if pieces is not None:
+            optimizer.learn_rows(models.word_embeddings(model), pieces)
         if self.ways != KERAS_STEP:
             model = training_model.TrainingModel(model, divergence=self.task.divergence(), **self.ways)
         model.compile(optimizer, loss=self.task.loss(), jit_compile=xla)

@@ -42,6 +42,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--validation", metavar="FILE", help="examples to choose the best epoch by (default: a tenth of --train)"
     )
     data.add_argument("--test", metavar="FILE", help="examples to score at the very end")
+    adapt = "text without labels, a .txt file say, on which the encoder first learns as a masked LM; train: the texts of --train"
+    data.add_argument("--adapt", metavar="FILE|train", help=adapt)
     reading.add_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write, saved_models/NAME")
@@ -60,15 +62,19 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
     train, validation, test = (
-        None if path is None else reading.read_file(path, arguments)
+        None if path is None else reading.read_file(path, arguments, documents=arguments.task.documents)
         for path in (arguments.train, arguments.validation, arguments.test)
     )
+    adapt = arguments.adapt
+    if adapt not in (None, "train"):
+        adapt = reading.read_file(adapt, arguments, documents=True)
     tuned = tfbert.fine_tune(
         arguments.task,
         arguments.checkpoint,
         train,
         validation,
         test=test,
+        adapt=adapt,
         directory=arguments.output,
         **arguments.settings,
     )
@@ -82,6 +88,6 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             "metrics": tuned.metrics["metrics"],
             "export": exports[max(exports)] if exports else None,
             "report": report if report.is_file() else None,
-            **{name: tuned.metrics[name] for name in (*measured, "seeds") if name in tuned.metrics},
+            **{name: tuned.metrics[name] for name in (*measured, "seeds", "adapted") if name in tuned.metrics},
         }
     )

@@ -8,7 +8,7 @@ from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
     as_keras,
-    at_token,
+    at_masked,
     by_choice,
     pooled,
     sentence_encoder,
@@ -29,7 +29,7 @@ __all__ = [
     "LoadReport",
     "add_lora",
     "as_keras",
-    "at_token",
+    "at_masked",
     "by_choice",
     "check_precision",
     "check_task",
