@@ -30,7 +30,10 @@ def test_the_encoder_is_that_of_the_masked_lm_and_the_folder_says_so(tiny, tmp_p
     """The same two runs by hand give the same weights."""
     tuned = tfbert.fine_tune(TASK, tiny, rows(40), adapt=TEXTS, directory=tmp_path / "run", **OPTIONS)
     said = capsys.readouterr().err
-    assert "tfbert: warning: adapt has 30 texts of 862 characters in all, read 2 times; the least with which Gururangan" in said
+    assert (
+        "tfbert: warning: adapt has 30 texts of 862 characters in all, read 2 times; the least with which Gururangan"
+        in said
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     about = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert about == json.loads(json.dumps(tuned.metrics)) and about["settings"]["checkpoint"] == str(tiny)
@@ -103,7 +106,11 @@ def test_the_texts_of_every_task_are_taken_each_once():
         return [row["text"] for row in adaptation.text("train", task, sources.from_iterable(list(examples)))]
 
     pair = {"text": "a", "text_pair": "b", "label": "x"}
-    assert texts(tasks.SequenceClassification(pair=True), pair, {**pair, "text": "c"}, {**pair, "text": " "}) == ["a", "b", "c"]
+    assert texts(tasks.SequenceClassification(pair=True), pair, {**pair, "text": "c"}, {**pair, "text": " "}) == [
+        "a",
+        "b",
+        "c",
+    ]
     assert texts(tasks.TokenClassification(), {"words": ["Ada", "Lovelace"], "tags": ["O", "O"]}) == ["Ada Lovelace"]
     asked = {"question": "who", "context": "Ada", "answers": []}
     assert texts(tasks.QuestionAnswering(), asked, {**asked, "question": "what"}) == ["who", "Ada", "what"]
@@ -134,7 +141,9 @@ def test_what_cannot_be_adapted_to_is_told_before_the_work(tiny, tmp_path):
 
 
 def test_on_the_command_line_a_file_of_text_or_the_training_texts(tiny, tmp_path, capsys):
-    (tmp_path / "train.csv").write_text("review,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows(40)))
+    (tmp_path / "train.csv").write_text(
+        "review,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows(40))
+    )
     (tmp_path / "more.txt").write_text("\n\n".join(row["text"] for row in TEXTS))
     for adapt, count in (("more.txt", 30), ("train", 36)):
         folder = tmp_path / adapt.replace(".", "-")

@@ -268,7 +268,9 @@ def test_details_are_the_same_scores_and_answers_example_by_example(case):
     assert sum(group["examples"] for group in details["by_length"]) == len(details["examples"]) == len(case.examples)
     inputs = [{name: case.task.input(case.examples, i, name) for name in case.task.inputs} for i in range(48)]
     if case.task.name != "masked-lm":  # which is scored on what it hides itself
-        close([row["answer"] for row in details["examples"]], predict(case.task, case.model, case.tokenizer, inputs), 3e-6)
+        close(
+            [row["answer"] for row in details["examples"]], predict(case.task, case.model, case.tokenizer, inputs), 3e-6
+        )
     found = np.array([row["loss"] for row in details["examples"]])
     assert np.isfinite(found).all() and np.ptp(found) > 0
     assert details["top_losses"] == np.argsort(-found, kind="stable")[:20].tolist()

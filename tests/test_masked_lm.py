@@ -58,7 +58,9 @@ def test_of_special_tokens_a_text_holds_the_mask_alone(made):
     rows = task.rows(tokenization.RustPieces(tokenizer), {"text": tf.constant(TEXTS[-1:])})
     ids = rows.ids["input_ids"].numpy()[0].tolist()
     assert (
-        ids.count(tokenizer.cls_token_id) == 1 and tokenizer.mask_token_id not in ids and not rows.ids["masked"].numpy().any()
+        ids.count(tokenizer.cls_token_id) == 1
+        and tokenizer.mask_token_id not in ids
+        and not rows.ids["masked"].numpy().any()
     )
 
 

@@ -16,13 +16,18 @@ from tfbert.models.loading import quiet
 from tfbert.sources import from_iterable
 
 CLAUSES = ("the film is good", "the plot was dull", "a great actor", "it is not boring", "a lovely , bright scene")
-MIXED = ["the film is great . it was not very good", "boring", "", "a lovely actor , and then the awful plot of the film"]
+MIXED = [
+    "the film is great . it was not very good",
+    "boring",
+    "",
+    "a lovely actor , and then the awful plot of the film",
+]
 
 
 def corpus(count: int, seed: int) -> list[dict]:
     """Documents of a few clauses, of which each word tells much about the next."""
     rng = np.random.default_rng(seed)
-    return [{"text": " . ".join(rng.choice(CLAUSES, rng.integers(1, 5)))} for _ in range(count)]
+    return [{"text": " ; ".join(rng.choice(CLAUSES, rng.integers(1, 5)))} for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def test_the_loss_is_the_mean_over_the_masked_tokens_of_the_batch(made, theirs):
     dataset = tfbert.make_dataset(task, tokenizer, examples, batch_size=16, training=True, seed=4)
     weights_of = dict(zip((row["text"] for row in examples), (row["weight"] for row in examples)))
     assert len(weights_of) > 10
-    rows = 0
+    rows, ratios = 0, set()
     for inputs, targets, weights in dataset:
         logits = model(inputs)["logits"]
         assert logits.shape[1] == inputs["masked"].numpy().sum(1).max()
@@ -95,17 +100,18 @@ def test_the_loss_is_the_mean_over_the_masked_tokens_of_the_batch(made, theirs):
         np.testing.assert_allclose(loss, [np.mean(row) for row in each], rtol=1e-5)
         # weights = (weight of the document x masked tokens), of mean 1
         ratio = weights.numpy() / counts
-        np.testing.assert_allclose(np.sort(np.unique(np.round(ratio / ratio.min(), 4))), [1, 2, 3])
+        ratios |= set(np.round(ratio / ratio.min(), 4))
         np.testing.assert_allclose(weights.numpy().mean(), 1, rtol=1e-6)
         expected = np.sum(ratio * [sum(row) for row in each]) / np.sum(ratio * counts)
         np.testing.assert_allclose(np.mean(loss * weights), expected, rtol=1e-5)
         rows += len(loss)
     assert rows == len(task.features(tokenizer, from_iterable(examples)).lengths) > 23
+    assert ratios == {1, 2, 3} or ratios == {1, 1.5, 2, 3}
 
 
 def test_perplexity_is_that_of_the_formula_and_the_masks_are_always_the_same(made, theirs):
     task, model, tokenizer, _ = made
-    examples = from_iterable([*corpus(9, 1), {"text": MIXED[-1]}, {"text": ""}])
+    examples = from_iterable([*corpus(30, 1), {"text": MIXED[-1]}, {"text": ""}])
     features = task.scored(tokenizer, examples)
     found, right = [], []
     for ids, masked, target in zip(*(rows_of(features, name) for name in ("input_ids", "masked", "target"))):
@@ -119,7 +125,7 @@ def test_perplexity_is_that_of_the_formula_and_the_masks_are_always_the_same(mad
     assert scores == pytest.approx(expected, rel=1e-5)
     assert tfbert.evaluate(task, model, tokenizer, examples, batch_size=2) == pytest.approx(scores, rel=1e-6)
     # A data set that does not train has those masks too.
-    (inputs, targets, _), *_ = tfbert.make_dataset(task, tokenizer, examples, batch_size=100)
+    (inputs, targets, _), *_ = tfbert.make_dataset(task, tokenizer, examples, batch_size=200)
     there = inputs["attention_mask"].numpy() > 0
     np.testing.assert_array_equal(inputs["input_ids"].numpy()[there], features.ragged["input_ids"][0])
     np.testing.assert_array_equal(targets.numpy()[there], features.aligned["target"][0])
@@ -163,12 +169,12 @@ def test_a_restart_draws_the_masks_that_the_unbroken_run_has(made):
         pipeline.batches(features, pad_to=(12,), **options)
 
 
-OPTIONS = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "export": False, "report": False}
+OPTIONS = {"epochs": 6, "batch_size": 8, "learning_rate": 5e-3, "export": False, "report": False}
 
 
 def fine_tune(checkpoint, directory, masking="token", **options):
     task = tasks.MaskedLM(max_length=24, masking=masking)
-    data = corpus(80, 3), corpus(16, 4)
+    data = corpus(160, 3), corpus(40, 4)
     return tfbert.fine_tune(task, checkpoint, *data, directory=directory, **{**OPTIONS, **options})
 
 
@@ -252,7 +258,9 @@ def test_what_cannot_be_learnt_from_is_told(tiny, tmp_path, made):
     with pytest.raises(InputError, match=r"scoring is 'psuedo'; .* Did you mean 'pseudo'\?"):
         tasks.MaskedLM(scoring="psuedo")
     maskless = tmp_path / "maskless"
-    transformers.BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, mask_token=None).save_pretrained(maskless)
+    transformers.BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, mask_token=None).save_pretrained(
+        maskless
+    )
     for file in ("config.json", "model.safetensors"):
         (maskless / file).write_bytes((tiny / file).read_bytes())
     with pytest.raises(InputError, match="the tokenizer has no mask token; choose the checkpoint of a masked language"):

@@ -12,7 +12,10 @@ from tfbert._compat import tf
 
 SHARE = 0.15  # of a row's tokens are to be guessed (Devlin et al. 2019, section 3.1)
 HIDDEN, OTHER = 0.8, 0.1  # of these, what the mask token stands for, and what another token; the rest stays as it is
-SHORTER, LONGEST = 0.2, 10  # of spans: the geometric distribution's p, and the most words (Joshi et al. 2020, section 3.1)
+SHORTER, LONGEST = (
+    0.2,
+    10,
+)  # of spans: the geometric distribution's p, and the most words (Joshi et al. 2020, section 3.1)
 UNITS = ("token", "whole-word", "span")
 FIXED = -1  # in place of an epoch's number: masks that are always the same
 
@@ -22,13 +25,14 @@ class Masking:
     """Hides tokens of a batch's rows, as BERT's pretraining does; what is drawn for a row depends on (seed, epoch, row) alone.
 
     Units of text (tokens, words or spans) are taken in random order until 15 % of the row's tokens are. The unit with which they would be
-    more is taken with the probability that makes their expected number just 15 %; the first is always taken, so that a row of text has one.
-    Of the tokens taken 80 % become the mask token, 10 % another token of the vocabulary, drawn evenly, and 10 % stay: each for itself, in
-    spans all of one span alike. Spans do not overlap: a row is cut into spans, of which some are taken.
+    more is taken with a probability by which their expected number is just 15 %, and every unit, short or long, as likely as another. The
+    first is always taken, so that a row of text has one. Of the tokens taken 80 % become the mask token, 10 % another token of the
+    vocabulary, drawn evenly, and 10 % stay: each for itself, in spans all of one span alike. Spans do not overlap: a row is cut into spans,
+    of which some are taken.
 
     Args:
-        units: "token" (Devlin et al. 2019), "whole-word" (all pieces of a word or none; BERT's later checkpoints), or "span" (SpanBERT; Joshi
-            et al. 2020): whole words, their number from a geometric distribution of p 0.2 cut at 10, 3.8 on average.
+        units: "token" (Devlin et al. 2019), "whole-word" (all pieces of a word or none; BERT's later checkpoints), or "span" (SpanBERT;
+            Joshi et al. 2020): whole words, their number from a geometric distribution of p 0.2 cut at 10, 3.8 on average.
         mask_id: the mask token's id.
         others: int32 [V'], the ids that may stand for another: the vocabulary without special tokens.
         longest: tokens of the longest row there can be.
@@ -39,7 +43,7 @@ class Masking:
         >>> ids, words = tf.constant([[2, 11, 12, 13, 14, 3]]), tf.constant([[-1, 0, 0, 1, 2, -1]])
         >>> inputs, targets = masking(ids, words, tf.constant([0], tf.int64), tf.constant(3, tf.int64), seed=0)
         >>> inputs["masked"].numpy().tolist(), targets.numpy().tolist()
-        ([[0, 1, 1, 0, 0, 0]], [[-100, 11, 12, -100, -100, -100]])
+        ([[0, 0, 0, 0, 1, 0]], [[-100, -100, -100, -100, 14, -100]])
     """
 
     units: str
@@ -142,7 +146,10 @@ def take(unit, order, crossing):
     size = tf.reshape(tf.math.unsorted_segment_sum(tf.cast(text, tf.float32), flat, count * width), [count, width])
     places = tf.argsort(tf.where(size > 0, order, 2.0), stable=True)
     size = tf.gather(size, places, batch_dims=1)
-    left = SHARE * tf.reduce_sum(size, 1, keepdims=True) - tf.cumsum(size, 1, exclusive=True)
+    tokens = tf.reduce_sum(size, 1, keepdims=True)
+    left = SHARE * tokens - tf.cumsum(size, 1, exclusive=True)
+    # Long units would cross the line, and be left out, more often than short ones: the line is moved by size, on average not at all.
+    left += (0.5 - SHARE) * (size - tf.math.divide_no_nan(tf.reduce_sum(size**2, 1, keepdims=True), tokens))
     taken = (tf.math.divide_no_nan(left, size) > crossing) | ((tf.range(width) == 0) & (size > 0))
     taken = tf.gather(taken, tf.argsort(places), batch_dims=1)  # by unit
     return text & tf.gather(taken, tf.maximum(unit, 0), batch_dims=1)

@@ -156,7 +156,9 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if pad_to and features.masking is not None:
-        raise InputError("pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out")
+        raise InputError(
+            "pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out"
+        )
     if pad_to and lengths.max(initial=0) > pad_to[-1]:
         raise InputError(
             f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
@@ -169,17 +171,19 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
-        # Runs once when a pass begins: the order of this epoch, as numbers of batches and what each holds.
+        # Runs once when a pass begins: the order of this epoch, as its number, numbers of batches, and what each holds.
         if not training:
-            return in_order(tf.constant(FIXED, tf.int64), tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64))
+            return in_order(
+                tf.constant(FIXED, tf.int64), tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64)
+            )
         now, first = epoch.assign_add(1) - 1, skip.read_value()
         skip.assign(0)
         drawn, batch_numbers = epoch_order(sizes, batch_size, seed, now)
         return in_order(now, drawn, batch_numbers[first:])
 
-    def in_order(epoch, drawn, batch_numbers):
+    def in_order(now, drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: (epoch, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
+            lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
         )
 
     drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)

@@ -107,9 +107,9 @@ def fine_tune(
         directory: the folder to write, `saved_models/NAME`.
         test: examples to score at the very end; None scores the validation examples only.
         adapt: text on which the encoder first learns as a masked LM, in the same call: "train", the texts of the training examples, or
-            examples with a `text`, such as `read_documents` gives, without labels (task-adaptive pretraining; Gururangan et al. 2020, "Don't
-            Stop Pretraining"; Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"). None: not at all (default). A tenth of it
-            is held out, to keep the best epoch. Too little text is told on stderr.
+            examples with a `text`, such as `read_documents` gives, without labels (task-adaptive pretraining; Gururangan et al. 2020,
+            "Don't Stop Pretraining"; Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"). None: not at all (default). A
+            tenth of it is held out, to keep the best epoch. Too little text is told on stderr.
         adapt_epochs: passes over that text (default 3), at a rate of 1e-4; of small texts many more help, 100 in Gururangan et al. (2020).
         epochs: passes over the training examples (default 3).
         batch_size: rows in a batch (default 32).

@@ -84,7 +84,7 @@ def read_documents(
         >>> import tempfile
         >>> place = Path(tempfile.mkdtemp()) / "corpus-0.txt"
         >>> _ = place.write_text("One.\\nAnd two.\\n\\nThree.\\n")
-        >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-0.txt:4")
+        >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-*.txt:4")
         ([{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}], True)
     """
     parts = sorted(glob.glob(str(path))) if glob.has_magic(str(path)) and not Path(path).is_file() else [str(path)]

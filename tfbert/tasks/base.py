@@ -54,7 +54,9 @@ class Task(abc.ABC):
     name: ClassVar[str]  # on the command line and in task.json
     head: ClassVar[str | None]  # the head of `tfbert.models.load`
     together: ClassVar[str | None] = None  # the field whose equal values must not be parted when rows are held out
-    documents: ClassVar[bool] = False  # whether of a plain text the lines up to a blank one are an example (`read_documents`)
+    documents: ClassVar[bool] = (
+        False  # whether of a plain text the lines up to a blank one are an example (`read_documents`)
+    )
     max_length: int = dataclasses.field(default=128, metadata={"help": "tokens of an input, special tokens included"})
 
     # 1. examples -> features

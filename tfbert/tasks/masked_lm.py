@@ -58,7 +58,10 @@ class MaskedLM(Task):
     )
     scoring: str = dataclasses.field(
         default="masked",
-        metadata={"help": "perplexity of masked tokens, or pseudo: of each token alone, far slower", "choices": SCORINGS},
+        metadata={
+            "help": "perplexity of masked tokens, or pseudo: of each token alone, far slower",
+            "choices": SCORINGS,
+        },
     )
     top_k: int = dataclasses.field(default=5, metadata={"help": "how many tokens an answer has"})
 
