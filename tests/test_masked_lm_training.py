@@ -169,7 +169,7 @@ def test_a_restart_draws_the_masks_that_the_unbroken_run_has(made):
         pipeline.batches(features, pad_to=(12,), **options)
 
 
-OPTIONS = {"epochs": 6, "batch_size": 8, "learning_rate": 5e-3, "export": False, "report": False}
+OPTIONS = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "export": False, "report": False}
 
 
 def fine_tune(checkpoint, directory, masking="token", **options):
@@ -195,8 +195,8 @@ def test_it_learns_and_what_is_saved_is_a_checkpoint_with_its_head(tiny, tmp_pat
     assert "masked-LM head" not in capsys.readouterr().err
     for before, after in zip(tuned.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
-    (answer,) = tfbert.predict(again.task, again.model, again.tokenizer, ["the film is [MASK]"])
-    assert len(answer["token"]) == 5 and answer["score"][0] > 0.2
+    (answer,) = tfbert.predict(again.task, again.model, again.tokenizer, ["the film is good ; a great [MASK]"])
+    assert len(answer["token"]) == 5 and set(answer["token"]) <= set(" ; ".join(CLAUSES).split())
     # The encoder goes on under another head.
     other = models.load(tmp_path / "run" / "checkpoint", "sequence-classification", num_labels=2)
     assert {name for name in other.load_report.unexpected if name.startswith("cls.predictions.")}

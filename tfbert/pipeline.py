@@ -21,6 +21,7 @@ from tfbert.tokenization import Rows
 COLLECTED = 512
 # The fields of Rows with a value for each token.
 ALIGNED = ("piece", "owned", "start", "end", "word", "target")
+FILL = {"target": losses.IGNORED}  # what stands in padding, where it is not 0
 
 
 Ragged = tuple[
@@ -291,7 +292,9 @@ class _Tables:
         if self.features.numbered:
             inputs["example"] = example
         width = tf.shape(inputs["attention_mask"], tf.int64)[1]
-        aligned = {name: _dense(tf.gather(table, rows), 0, width) for name, table in self.aligned.items()}
+        aligned = {
+            name: _dense(tf.gather(table, rows), FILL.get(name, 0), width) for name, table in self.aligned.items()
+        }
         return Rows(ids=inputs, example=example, count=tf.size(examples), **aligned)
 
     def _rows_of(self, examples):
