@@ -31,7 +31,7 @@ def test_the_encoder_is_that_of_the_masked_lm_and_the_folder_says_so(tiny, tmp_p
     tuned = tfbert.fine_tune(TASK, tiny, rows(40), adapt=TEXTS, directory=tmp_path / "run", **OPTIONS)
     said = capsys.readouterr().err
     assert (
-        "tfbert: warning: adapt has 30 texts of 862 characters in all, read 2 times; the least with which Gururangan"
+        "tfbert: warning: adapt has 30 texts of 906 characters in all, read 2 times; the least with which Gururangan"
         in said
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
