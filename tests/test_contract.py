@@ -255,7 +255,7 @@ def test_every_example_counts_once_in_the_score(case):
     one_by_one = Inference(case.task, case.tokenizer, case.examples, batch_size=1)(case.model)
     for name, values in inferred.items():
         assert len(values) == len(case.examples)
-        np.testing.assert_allclose(values, one_by_one[name], atol=3e-6, rtol=0)
+        np.testing.assert_allclose(values, one_by_one[name], atol=3e-6, rtol=1e-6)  # a sum of losses may be large
     assert evaluate(case.task, case.model, case.tokenizer, case.examples) == pytest.approx(
         case.task.score(case.examples, one_by_one)
     )
