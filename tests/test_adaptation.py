@@ -26,6 +26,7 @@ def rows(count: int, seed: int = 0) -> list[dict]:
 TEXTS = [{"text": f"the film is {word} . it is {word}"} for words in WORDS.values() for word in words] * 3
 
 
+@pytest.mark.slow
 def test_the_encoder_is_that_of_the_masked_lm_and_the_folder_says_so(tiny, tmp_path, capsys, monkeypatch):
     """The same two runs by hand give the same weights."""
     tuned = tfbert.fine_tune(TASK, tiny, rows(40), adapt=TEXTS, directory=tmp_path / "run", **OPTIONS)
@@ -54,6 +55,7 @@ class Stop(Exception):
     """Ends a run like a crash: what is on the disk stays."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["while it adapts", "while it is fine-tuned"])
 def test_an_interrupted_run_goes_on_and_other_text_is_refused(tiny, tmp_path, monkeypatch, when):
     def run(directory, adapt=TEXTS, **more):
@@ -86,6 +88,7 @@ def test_an_interrupted_run_goes_on_and_other_text_is_refused(tiny, tmp_path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
+@pytest.mark.slow
 def test_several_seeds_share_one_adaptation(tiny, tmp_path, monkeypatch):
     ran = []
     calls = training.fine_tune
@@ -140,6 +143,7 @@ def test_what_cannot_be_adapted_to_is_told_before_the_work(tiny, tmp_path):
     refused("row 3 of train: no field 'label'", train=[*rows(2), {"text": "a"}, *rows(40)], validation=rows(10))
 
 
+@pytest.mark.slow
 def test_on_the_command_line_a_file_of_text_or_the_training_texts(tiny, tmp_path, capsys):
     (tmp_path / "train.csv").write_text(
         "review,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows(40))

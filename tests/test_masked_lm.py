@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,16 @@ def test_the_export_answers_alike_and_no_mask_is_an_empty_answer(made, tmp_path)
     for one, other in zip(ours, alone, strict=True):
         assert one["token"] == other["token"]
         np.testing.assert_allclose(one["score"], other["score"], atol=1e-6)
+
+
+def test_a_lower_precision_is_scored_by_perplexity(made, tmp_path):
+    task, model, tokenizer, _ = made
+    data = [{"text": "the film is very good"}, {"text": "a dull plot and a lovely scene of the actor"}]
+    place = serving.export(task, model, tokenizer, tmp_path / "out", precision="int8", data=data, max_drop=0.2)
+    scores = json.loads((place / "assets.extra" / "tfbert.json").read_text())["scores"]
+    assert scores["model"] == pytest.approx(tfbert.evaluate(task, model, tokenizer, data), rel=1e-5)
+    assert scores["export"]["perplexity"] == pytest.approx(scores["model"]["perplexity"], rel=0.2)
+    assert scores["export"] != scores["model"]
 
 
 def test_a_token_that_only_the_model_has_is_empty(tiny):

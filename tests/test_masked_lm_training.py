@@ -178,6 +178,7 @@ def fine_tune(checkpoint, directory, masking="token", **options):
     return tfbert.fine_tune(task, checkpoint, *data, directory=directory, **{**OPTIONS, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masking", ["token", "whole-word", "span"])
 def test_it_learns_and_what_is_saved_is_a_checkpoint_with_its_head(tiny, tmp_path, capsys, masking):
     tuned = fine_tune(tiny, tmp_path / "run", masking)
@@ -206,6 +207,7 @@ class Stop(Exception):
     """Ends a run like a crash: what is on the disk stays."""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
     expected = fine_tune(tiny, tmp_path / "whole", "span", epochs=2)
     reached = checkpoints.SaveState._reached
