@@ -49,6 +49,11 @@ def pairs(folder, count: int = 40):
     return "train.csv"
 
 
+def documents(folder, count: int = 40):
+    (folder / "train.txt").write_text("\n\n".join(f"{sentence()}\n{sentence()}" for _ in range(count)))
+    return "train.txt"
+
+
 QUESTION = {"question": "the", "context": "a dull film of the actor " * 9}
 CASES = {
     "token-classification": (
@@ -75,6 +80,7 @@ CASES = {
         "good film",
         {"embedding"},
     ),
+    "masked-lm": (documents, ["--max-length", "16"], "the [MASK]", {"token", "score"}),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_masks_stand_where_the_training_tokenizer_has_them(tiny, theirs, graph):
     np.testing.assert_array_equal(rows.ids["attention_mask"], expected["attention_mask"])
     masks = np.array(expected["input_ids"]) == tokenizer.mask_token_id
     assert masks.sum() == 9
-    np.testing.assert_array_equal(rows.owned, masks & (masks.cumsum(1) == 1))
+    np.testing.assert_array_equal(rows.ids["masked"], masks & (masks.cumsum(1) == 1))
 
 
 def test_of_special_tokens_a_text_holds_the_mask_alone(made):
@@ -58,7 +60,9 @@ def test_of_special_tokens_a_text_holds_the_mask_alone(made):
     rows = task.rows(tokenization.RustPieces(tokenizer), {"text": tf.constant(TEXTS[-1:])})
     ids = rows.ids["input_ids"].numpy()[0].tolist()
     assert (
-        ids.count(tokenizer.cls_token_id) == 1 and tokenizer.mask_token_id not in ids and not rows.owned.numpy().any()
+        ids.count(tokenizer.cls_token_id) == 1
+        and tokenizer.mask_token_id not in ids
+        and not rows.ids["masked"].numpy().any()
     )
 
 
@@ -69,11 +73,11 @@ def test_of_a_long_text_the_part_around_the_first_mask_is_read(tiny, before, aft
     text = " ".join([*words[0], "[MASK]", *words[1], "[MASK]"])
     rows = tasks.MaskedLM(max_length=12).rows(tokenization.RustPieces(tokenizer), {"text": tf.constant([text])})
     tokens = tokenizer.convert_ids_to_tokens(rows.ids["input_ids"].numpy()[0])
-    assert len(tokens) == min(12, before + after + 4) and rows.owned.numpy().sum() == 1
+    assert len(tokens) == min(12, before + after + 4) and rows.ids["masked"].numpy().sum() == 1
     whole = [*words[0], "[MASK]", *words[1], "[MASK]"]
     inner = tokens[1:-1]
     assert any(whole[i : i + len(inner)] == inner for i in range(len(whole)))
-    place = int(np.argmax(rows.owned.numpy()[0])) - 1
+    place = int(np.argmax(rows.ids["masked"].numpy()[0])) - 1
     assert inner[place] == "[MASK]" and inner[:place] == words[0][len(words[0]) - place :]
     if min(before, after) > 5:
         assert place == 5  # in the middle
@@ -111,6 +115,16 @@ def test_the_export_answers_alike_and_no_mask_is_an_empty_answer(made, tmp_path)
         np.testing.assert_allclose(one["score"], other["score"], atol=1e-6)
 
 
+def test_a_lower_precision_is_scored_by_perplexity(made, tmp_path):
+    task, model, tokenizer, _ = made
+    data = [{"text": "the film is very good"}, {"text": "a dull plot and a lovely scene of the actor"}]
+    place = serving.export(task, model, tokenizer, tmp_path / "out", precision="int8", data=data, max_drop=0.2)
+    scores = json.loads((place / "assets.extra" / "tfbert.json").read_text())["scores"]
+    assert scores["model"] == pytest.approx(tfbert.evaluate(task, model, tokenizer, data), rel=1e-5)
+    assert scores["export"]["perplexity"] == pytest.approx(scores["model"]["perplexity"], rel=0.2)
+    assert scores["export"] != scores["model"]
+
+
 def test_a_token_that_only_the_model_has_is_empty(tiny):
     vocabulary = tokenization.Vocabulary(tokenization.load_tokenizer(tiny))
     size = len(tokenization.load_tokenizer(tiny))
@@ -118,13 +132,8 @@ def test_a_token_that_only_the_model_has_is_empty(tiny):
     assert found == [b"[PAD]", b"it", b"", b"", b""]
 
 
-def test_what_cannot_be_done_is_refused(made, tiny, tmp_path):
+def test_what_cannot_be_done_is_refused(made, tmp_path):
     task, model, tokenizer, _ = made
-    with pytest.raises(InputError, match="masked-lm answers texts with a mask"):
-        tfbert.fine_tune(task, tiny, [{"text": "a"}] * 20, directory=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="masked-lm answers texts with a mask"):
-        tfbert.evaluate(task, model, tokenizer, [{"text": "the [MASK]"}])
     with pytest.raises(InputError, match="top_k is 0; it must be at least 1"):
         tasks.MaskedLM(top_k=0)
     long = tasks.MaskedLM(max_length=65)

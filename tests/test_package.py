@@ -36,8 +36,9 @@ HEAVY = (
 ORDER = [
     {"errors"},
     {"_compat", "files", "names"},
-    {"checkpoint_folder", "devices", "static_shapes"},
+    {"checkpoint_folder", "devices", "shuffling", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
+    {"masking"},
     {"features"},
     {"pipeline", "models"},
     {"tasks", "frozen_states"},
@@ -45,7 +46,7 @@ ORDER = [
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
     {"distillation"},
-    {"run", "checks"},
+    {"adaptation", "run", "checks"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

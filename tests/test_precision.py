@@ -16,7 +16,7 @@ from tfbert.errors import InputError
 from tfbert.models import lean, served
 from tfbert.serving import Predictor, export
 from tfbert.serving.layout import INFORMATION
-from tfbert.tasks import MaskedLM, SequenceClassification
+from tfbert.tasks import SequenceClassification
 
 LABELS = ("bad", "fine", "good")
 WORDS = "good bad fine great awful film plot actor scene boring lovely dull bright".split()
@@ -210,6 +210,4 @@ def test_what_cannot_be_measured_is_refused_before_the_work(fitted, tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             export(*arguments, **settings)
-    with pytest.raises(InputError):
-        export(MaskedLM(max_length=24), *arguments[1:], precision="int8", data=[{"text": "a"}])
     assert not (tmp_path / "out").exists()

@@ -62,6 +62,7 @@ _HOMES = {
     "read": "tfbert.sources",
     "read_conll": "tfbert.sources",
     "read_csv": "tfbert.sources",
+    "read_documents": "tfbert.sources",
     "read_json": "tfbert.sources",
     "read_jsonl": "tfbert.sources",
     "read_lines": "tfbert.sources",

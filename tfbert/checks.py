@@ -16,7 +16,7 @@ FROZEN_CACHES = ("auto", "bfloat16", "off")
 
 
 def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
-    for name in ("epochs", "batch_size", "accumulate", "seeds"):
+    for name in ("epochs", "batch_size", "accumulate", "seeds", "adapt_epochs"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")
     if save_every < 0:

@@ -66,7 +66,7 @@ def predict(task, model, tokenizer, data, *, batch_size: int = 64) -> list[dict[
         InputError: a row without the task's text fields, with its place.
     """
     examples = as_examples(task, data)
-    return Inference(task, tokenizer, examples, batch_size=batch_size).answers(model)
+    return Inference(task, tokenizer, examples, batch_size=batch_size, scored=False).answers(model)
 
 
 def predict_stream(
@@ -101,7 +101,7 @@ def predict_stream(
     for part in windows(_checked(task, rows), first=batch_size, most=window):
         examples = Examples(part, source="data")
         if inference is None:
-            inference = Inference(task, tokenizer, examples, batch_size=batch_size)
+            inference = Inference(task, tokenizer, examples, batch_size=batch_size, scored=False)
         else:
             inference.take(examples)
         yield from inference.answers(model)
@@ -173,11 +173,12 @@ def _as_dict(task, row, number: int):
 class Inference:
     """A data set, tokenized once, that any model of its task can be run over: in each epoch of a training, say.
 
-    Calling it with a model returns the numbers of `task.infer` for every example, in their order: name -> array [N, ...].
+    Calling it with a model returns the numbers of `task.infer` for every example, in their order: name -> array [N, ...]; to be scored,
+    or without `scored` to be read by a user.
     """
 
-    def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64):
-        self.task, self.tokenizer, self.batch_size = task, tokenizer, batch_size
+    def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64, scored: bool = True):
+        self.task, self.tokenizer, self.batch_size, self.scored = task, tokenizer, batch_size, scored
         self._step, self._traced = None, None
         self.frozen = None  # the FrozenStates of these rows, while the model is a FromStates one
         self.take(examples)
@@ -185,7 +186,9 @@ class Inference:
     def take(self, examples: Examples) -> None:
         """Goes on with other examples; what was traced for a model stays."""
         self.examples, task, tokenizer = examples, self.task, self.tokenizer
-        self.features = task.features(tokenizer, examples, targets=False)
+        self.features = (
+            task.scored(tokenizer, examples) if self.scored else task.features(tokenizer, examples, targets=False)
+        )
         # Longest first: if memory does not suffice, that shows in the first batch.
         splits = self.features.example_splits
         self.order = np.argsort(-np.maximum.reduceat(self.features.lengths, splits[:-1]), kind="stable")

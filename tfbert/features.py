@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from tfbert import losses
 from tfbert._compat import tf
 
 # Examples that are tokenized and cut at a time.
 COLLECTED = 512
 # The fields of Rows with a value for each token.
-ALIGNED = ("piece", "owned", "start", "end", "word")
+ALIGNED = ("piece", "owned", "start", "end", "word", "target")
+FILL = {"target": losses.IGNORED}  # what stands in padding, where it is not 0
 
 
 Ragged = tuple[
@@ -38,6 +40,8 @@ class Features:
         alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
         numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
         aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
+        masking: draws the targets of rows, which are `alone`, anew for each epoch (see `masking.Masking`); `aligned` then has "word", with
+            -1 for what is no text. A row weighs as many times its weight as it has targets.
         beside: name of a further input -> (rows int64 [b], epoch int64, width int64) -> tensor [b, ...] of these rows, padded to `width`:
             what is not kept in memory, such as a `FrozenStates`.
     """
@@ -50,6 +54,7 @@ class Features:
     alone: bool = False
     numbered: bool = False
     aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
+    masking: Callable | None = None
     beside: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
     @property
@@ -66,8 +71,8 @@ class Features:
 
     @property
     def even(self) -> bool:
-        """Whether all that training draws has as many rows, so that batches can have one shape."""
-        return self.alone or len(np.unique(np.diff(self.example_splits))) <= 1
+        """Whether all that training draws has as many rows and targets, so that batches can have one shape."""
+        return self.masking is None and (self.alone or len(np.unique(np.diff(self.example_splits))) <= 1)
 
     @property
     def example_splits(self) -> np.ndarray:
@@ -75,8 +80,13 @@ class Features:
         return np.arange(len(self.lengths) + 1) if self.examples is None else self.examples
 
 
-def pieces_in_use(features: Features) -> np.ndarray:
-    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change."""
+def pieces_in_use(features: Features) -> np.ndarray | None:
+    """The ids that rows and their padding hold, ascending, int64: the rows of the word embeddings that training can change.
+
+    None where tokens are to be guessed: every row is then among those that are chosen from.
+    """
+    if features.masking is not None:
+        return None
     return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
 
 

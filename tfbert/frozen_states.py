@@ -96,7 +96,7 @@ class FrozenStates:
         """
 
         def numbers(rows, epoch, width):
-            rung = rungs[min(int(epoch), len(rungs) - 1)]
+            rung = rungs[min(max(int(epoch), 0), len(rungs) - 1)]
             if rung < LOWEST:
                 return np.zeros([len(rows), 0, self._width], self._dtype.as_numpy_dtype)
             file = self._files[rung]

@@ -376,3 +376,34 @@ def token_crossentropy(labels, logits):
         labels=tf.where(there, labels, 0), logits=tf.cast(logits, tf.float32)
     )
     return _mean_of_targets(each, labels)
+
+
+def masked_crossentropy(labels, logits):
+    """`token_crossentropy` where there are logits for the places with a label only: a masked language model's.
+
+    Args:
+        labels: the ids to be guessed, integer [B, T]; IGNORED (-100) elsewhere.
+        logits: scores before the softmax of a row's 1st, 2nd, ... such place, any float [B, P, V]; what is beyond a row's last counts not.
+
+    Returns:
+        The loss of each row, the mean over its places, float32 [B]; 0 for a row without labels.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[IGNORED, 1, IGNORED, 0], [IGNORED, IGNORED, 1, IGNORED]])
+        >>> masked_crossentropy(labels, np.array([[[0.0, 2.0], [2.0, 0.0]], [[2.0, 0.0], [9.0, 9.0]]])).numpy().tolist()
+        [0.1269, 2.1269]
+    """
+    return token_crossentropy(at_labels(labels, tf.shape(logits)[1]), logits)
+
+
+def at_labels(labels, width):
+    """The labels of each row that are not IGNORED, side by side: integer [B, T] -> int32 [B, width], filled up with IGNORED.
+
+    Example:
+        >>> at_labels([[IGNORED, 7, IGNORED, 8], [9, IGNORED, IGNORED, IGNORED]], 2).numpy().tolist()
+        [[7, 8], [9, -100]]
+    """
+    labels = tf.cast(labels, tf.int32)
+    found = tf.ragged.boolean_mask(labels, labels != IGNORED)
+    return found.to_tensor(IGNORED, shape=tf.stack([-1, width]))

@@ -1,4 +1,4 @@
-"""Features -> batches: a seeded order for each epoch, and tf.data operations from there on."""
+"""Features -> batches: flat ids in memory, a seeded order for each epoch, and tf.data operations from there on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy as np
 from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.features import Features, Ragged
+from tfbert.features import FILL, Features, Ragged
+from tfbert.masking import FIXED
+from tfbert.shuffling import epoch_order
 from tfbert.sources import from_iterable
 from tfbert.static_shapes import boundaries
 from tfbert.tokenization import Rows
-
-# Rows are sorted by length within windows of this many batches, or of half the data set where that is smaller: larger windows save
-# little padding, and a single one would put the same rows together in every epoch. Hugging Face's group_by_length has 50 as well.
-WINDOW_BATCHES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,10 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    if pad_to and features.masking is not None:
+        raise InputError(
+            "pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out"
+        )
     if pad_to and lengths.max(initial=0) > pad_to[-1]:
         raise InputError(
             f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
@@ -92,27 +94,29 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
         tf.Variable(start[0], dtype=tf.int64, trainable=False),
         tf.Variable(start[1], dtype=tf.int64, trainable=False),
     )
-    sizes, zero = tf.constant(lengths, tf.int64), tf.constant(0, tf.int64)
+    sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
-        # Runs once when a pass begins: the order of this epoch, as numbers of batches and what each holds.
+        # Runs once when a pass begins: the order of this epoch, as its number, numbers of batches, and what each holds.
         if not training:
-            return in_order(tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64), zero)
+            return in_order(
+                tf.constant(FIXED, tf.int64), tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64)
+            )
         now, first = epoch.assign_add(1) - 1, skip.read_value()
         skip.assign(0)
         drawn, batch_numbers = epoch_order(sizes, batch_size, seed, now)
-        return in_order(drawn, batch_numbers[first:], now)
+        return in_order(now, drawn, batch_numbers[first:])
 
-    def in_order(drawn, batch_numbers, now):
+    def in_order(now, drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: (drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)], now)
+            lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
         )
 
     drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    return _run(drawn, _Tables(features).batch(batch_size, pad_to))
+    return _run(drawn, _Tables(features).batch(batch_size, pad_to, seed))
 
 
 def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:
@@ -160,41 +164,6 @@ def _run(drawn, assemble):
     return drawn.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def epoch_order(lengths, batch_size: int, seed: int, epoch):
-    """The order of one epoch: a permutation of the rows, grouped by length, and a permutation of the batches.
-
-    A permutation drawn from (seed, epoch) is cut into windows (see WINDOW_BATCHES); within a window the rows are sorted by length
-    and cut into batches, so the rows of a batch are alike in length; at last the batches are put in random order.
-
-    With batch size 2 and one window, rows of lengths 5 9 4 8 may come as:  permuted 9 4 8 5 -> sorted 4 5 8 9 -> batches (4 5) (8 9)
-    -> (8 9) (4 5).
-
-    Args:
-        lengths: int64 [N].
-        batch_size: rows in a batch.
-        seed: a Python int.
-        epoch: int64 scalar.
-
-    Returns:
-        order int64 [N] (batch b holds the rows order[b * batch_size : (b + 1) * batch_size]) and batch_numbers int64 [steps].
-    """
-    count = tf.size(lengths, tf.int64)
-    steps = -(-count // batch_size)
-    order = _permutation(count, seed, 2 * epoch)
-    window = tf.range(count, dtype=tf.int64) // (batch_size * tf.clip_by_value(steps // 2, 1, WINDOW_BATCHES))
-    widest = tf.reduce_max(tf.concat([lengths, [0]], 0)) + 1
-    by_length = tf.argsort(window * widest + tf.gather(lengths, order), stable=True)
-    return tf.gather(order, by_length), _permutation(steps, seed, 2 * epoch + 1)
-
-
-def _permutation(count, seed: int, draw):
-    """A permutation of 0..count-1, int64, that depends on (seed, draw) alone."""
-    bits = tf.random.stateless_uniform(
-        [count], tf.stack([tf.constant(seed, tf.int64), draw]), None, None, tf.int64, alg="philox"
-    )
-    return tf.cast(tf.argsort(bits, stable=True), tf.int64)
-
-
 class _Tables:
     """A data set's features as tensors, from which the batch of any of its rows or examples is put together."""
 
@@ -210,14 +179,14 @@ class _Tables:
         else:
             self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
 
-    def batch(self, batch_size: int, pad_to: tuple[int, ...]):
-        """Returns the function from what was drawn, int64 [b], to inputs, targets and weights."""
+    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int):
+        """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights."""
         features = self.features
         per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
         # The shape of a batch, where pad_to is given.
         shape = [batch_size * per_draw, pad_to[0] if len(pad_to) == 1 else None] if pad_to else None
 
-        def assemble(drawn, epoch):
+        def assemble(epoch, drawn):
             real = tf.size(drawn)
             if pad_to:
                 # Fill repeats the first one and weighs nothing.
@@ -230,9 +199,11 @@ class _Tables:
             inputs |= self._beside(rows, epoch, inputs)
             if features.numbered:
                 inputs["example"] = example
-            if self.targets is None:
+            if self.targets is None and features.masking is None:
                 return inputs
             weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
+            if features.masking is not None:
+                return self._masked(inputs, drawn, epoch, seed, weight)
             weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             targets = tf.nest.map_structure(lambda table: tf.gather(table, drawn), self.targets)
             if isinstance(targets, tf.RaggedTensor):
@@ -240,6 +211,13 @@ class _Tables:
             return inputs, targets, losses.normalize_weights(weight)
 
         return assemble
+
+    def _masked(self, inputs, rows, epoch, seed: int, weight):
+        """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
+        words = _dense(tf.gather(self.aligned["word"], rows), -1, tf.shape(inputs["attention_mask"], tf.int64)[1])
+        changed, targets = self.features.masking(inputs["input_ids"], words, rows, epoch, seed=seed)
+        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
+        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""
@@ -249,7 +227,9 @@ class _Tables:
         if self.features.numbered:
             inputs["example"] = example
         width = tf.shape(inputs["attention_mask"], tf.int64)[1]
-        aligned = {name: _dense(tf.gather(table, rows), 0, width) for name, table in self.aligned.items()}
+        aligned = {
+            name: _dense(tf.gather(table, rows), FILL.get(name, 0), width) for name, table in self.aligned.items()
+        }
         return Rows(ids=inputs, example=example, count=tf.size(examples), **aligned)
 
     def _rows_of(self, examples):

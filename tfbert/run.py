@@ -176,7 +176,8 @@ class Run:
         """The features with what the frozen layers make of them, where there are such layers and more than one epoch."""
         s, began = self.settings, time.monotonic()
         rungs = self._rungs(model)
-        if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1:
+        changing = features.masking is not None  # what is computed is another text in each epoch
+        if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1 or changing:
             return features
         parts, precision = (features, self.held_out.features), s["frozen_cache"]
         try:
@@ -231,7 +232,9 @@ class Run:
             layer_decay=s["layer_decay"],
             **averages,
         )
-        optimizer.learn_rows(models.word_embeddings(model), pieces_in_use(lesson.features))
+        pieces = pieces_in_use(lesson.features)
+        if pieces is not None:
+            optimizer.learn_rows(models.word_embeddings(model), pieces)
         if self.ways != KERAS_STEP:
             model = training_model.TrainingModel(model, divergence=lesson.divergence, **self.ways)
         elif lesson.features.beside:

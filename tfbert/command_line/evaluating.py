@@ -27,8 +27,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Scores, and emits {"metrics": {...}, "by_label": {...}}; with --details the rest of the analysis too, and a line for each example."""
-    examples = reading.read_file(arguments.data, arguments)
     tuned = tfbert.load(arguments.directory)
+    examples = reading.read_file(arguments.data, arguments, documents=tuned.task.documents)
     task, settings = tuned.task, dict(arguments.settings)
     if settings.pop("details", False):
         found = tfbert.evaluate(task, tuned.model, tuned.tokenizer, examples, details=True, **settings)

@@ -36,9 +36,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Exports, and emits {"export": path}; with --data {"export": path, "scores": {"model": {...}, "export": {...}}}."""
     settings = dict(arguments.settings)
-    if arguments.data is not None:
-        settings["data"] = reading.read_file(arguments.data, arguments)
     tuned = tfbert.load(arguments.directory)
+    if arguments.data is not None:
+        settings["data"] = reading.read_file(arguments.data, arguments, documents=tuned.task.documents)
     place = tfbert.export(tuned.task, tuned.model, tuned.tokenizer, arguments.directory, **settings)
     scores = read_json(place / INFORMATION).get("scores")
     emit({"export": place} | ({"scores": scores} if scores else {}))

@@ -43,6 +43,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     data.add_argument("--test", metavar="FILE", help="examples to score at the very end")
     data.add_argument("--unlabelled", metavar="FILE", help="texts to learn from the answers of --teacher alone")
+    adapt = "text without labels, a .txt file say, on which the encoder first learns as a masked LM; train: the texts of --train"
+    data.add_argument("--adapt", metavar="FILE|train", help=adapt)
     reading.add_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write, saved_models/NAME")
@@ -61,10 +63,13 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
     train, validation, test = (
-        None if path is None else reading.read_file(path, arguments)
+        None if path is None else reading.read_file(path, arguments, documents=arguments.task.documents)
         for path in (arguments.train, arguments.validation, arguments.test)
     )
     unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
+    adapt = arguments.adapt
+    if adapt not in (None, "train"):
+        adapt = reading.read_file(adapt, arguments, documents=True)
     tuned = tfbert.fine_tune(
         arguments.task,
         arguments.checkpoint,
@@ -72,6 +77,7 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
         validation,
         test=test,
         unlabelled=unlabelled,
+        adapt=adapt,
         directory=arguments.output,
         **arguments.settings,
     )
@@ -85,6 +91,6 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             "metrics": tuned.metrics["metrics"],
             "export": exports[max(exports)] if exports else None,
             "report": report if report.is_file() else None,
-            **{name: tuned.metrics[name] for name in (*measured, "seeds") if name in tuned.metrics},
+            **{name: tuned.metrics[name] for name in (*measured, "seeds", "adapted") if name in tuned.metrics},
         }
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfbert.command_line.arguments import names, whole
 from tfbert.errors import InputError
-from tfbert.sources import Examples, Stream, read, stream
+from tfbert.sources import Examples, Stream, read, read_documents, stream
 
 COLUMNS = (
     "text",
@@ -59,9 +59,17 @@ def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLU
     )
 
 
-def read_file(path: str, arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -> Examples:
-    """Reads one data file as the options say, which rename `columns`; what the reader changed or found odd goes to stderr."""
-    examples = read(path, **_options(arguments, columns))
+def read_file(
+    path: str, arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS, *, documents: bool = False
+) -> Examples:
+    """Reads one data file as the options say, which rename `columns`; what the reader changed or found odd goes to stderr.
+
+    With `documents`, plain text is read as documents, which blank lines part.
+    """
+    if documents and of_lines(path):
+        examples = read_documents(path, **({"encoding": arguments.encoding} if arguments.encoding else {}))
+    else:
+        examples = read(path, **_options(arguments, columns))
     tell(examples.notes)
     return examples
 

@@ -16,6 +16,7 @@ from tfbert.metrics.labels import (
     regression,
     tune_thresholds,
 )
+from tfbert.metrics.language import language_model
 from tfbert.metrics.retrieval import retrieval, unit_vectors
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "entities_by_type",
     "expected_calibration_error",
     "fit_temperature",
+    "language_model",
     "multilabel",
     "per_class",
     "regression",

@@ -23,6 +23,7 @@ HIGHER_IS_BETTER = {
     "precision": True,
     "precision_macro": True,
     "precision_micro": True,
+    "pseudo_perplexity": False,
     "recall": True,
     "mean_reciprocal_rank": True,
     "recall_at_1": True,

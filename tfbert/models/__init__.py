@@ -10,7 +10,7 @@ from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
     as_keras,
-    at_token,
+    at_masked,
     by_choice,
     pooled,
     sentence_encoder,
@@ -34,7 +34,7 @@ __all__ = [
     "adapter_of",
     "add_lora",
     "as_keras",
-    "at_token",
+    "at_masked",
     "by_choice",
     "check_precision",
     "check_task",

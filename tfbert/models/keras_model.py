@@ -89,27 +89,30 @@ def by_choice(model):
     return wrapped
 
 
-def at_token(model, token_id: int):
-    """Wraps a masked-LM model so that a row has the logits of one place, the first that holds `token_id` (else the first of all).
+def at_masked(model):
+    """Wraps a masked-LM model so that a row has the logits of the tokens that are to be guessed, and of no other.
 
-    Only that place goes through the head: over a vocabulary of 30,000, all places of 64 rows of 128 tokens would take 1 GB.
+    Only they go through the head: over a vocabulary of 30,000, all places of 64 rows of 128 tokens would take 1 GB.
 
     Args:
         model: what `load` returned for the head "masked-lm".
-        token_id: the mask token's.
 
     Returns:
-        A keras.Model: ids [R, T] in, {"logits": float32 [R, V]} out.
+        A keras.Model with the further input `masked`, int32 [R, T], 1 where a token is to be guessed. Its output is {"logits": float32
+        [R, P, V]}: P is the most that a row has (at least 1); those of a row come in their order, and what is beyond its last means
+        nothing.
     """
     inputs = {tensor.name: tensor for tensor in as_keras(model).inputs}
     hidden = getattr(model, model.base_model_prefix)(inputs)[0]  # [R, T, D]
+    inputs["masked"] = keras.Input([None], dtype="int32", name="masked")
 
-    def first(both):
-        place = tf.argmax(tf.cast(both[1] == token_id, tf.int32), axis=1)
-        return tf.gather(both[0], place, batch_dims=1)[:, tf.newaxis]
+    def gather(both):
+        most = tf.maximum(1, tf.reduce_max(tf.reduce_sum(both[1], 1)))
+        places = tf.math.top_k(both[1], most).indices  # of equal numbers the lower index comes first
+        return tf.gather(both[0], places, batch_dims=1)
 
-    picked = keras.layers.Lambda(first, name="at_token")([hidden, inputs["input_ids"]])
-    logits = keras.layers.Lambda(lambda both: both[:, 0], dtype="float32", name="logits")(model.get_lm_head()(picked))
+    picked = keras.layers.Lambda(gather, name="at_masked")([hidden, inputs["masked"]])
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.get_lm_head()(picked))
     wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
     object.__setattr__(wrapped, "transformer", model)
     return wrapped

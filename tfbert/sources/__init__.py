@@ -4,7 +4,7 @@ from tfbert.sources.conll import read_conll
 from tfbert.sources.examples import Examples, from_iterable
 from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
-from tfbert.sources.reading import read, read_lines
+from tfbert.sources.reading import read, read_documents, read_lines
 from tfbert.sources.splitting import fingerprint, split
 from tfbert.sources.squad import questions, read_squad
 from tfbert.sources.streaming import Stream, stream, windows
@@ -20,6 +20,7 @@ __all__ = [
     "read",
     "read_conll",
     "read_csv",
+    "read_documents",
     "read_json",
     "read_jsonl",
     "read_lines",

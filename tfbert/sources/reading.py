@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import os
 import re
@@ -58,6 +59,52 @@ def read_lines(
     lines = [number for number, line in enumerate(every, 1) if line.strip()]
     rows = [{field: every[number - 1].removesuffix("\r")} for number in lines]
     return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+
+
+def read_documents(
+    path: str | os.PathLike,
+    field: str = "text",
+    *,
+    encoding: str = "utf-8",
+    max_characters: int = MAX_CHARACTERS,
+) -> Examples:
+    """Reads raw text: the lines up to a blank line are one document, an example. Where there is no blank line, every line is one.
+
+    Args:
+        path: the file, also as .gz; or a pattern such as "corpus-*.txt" for the files that a corpus is parted into, read in the order of
+            their names. A document ends with its file.
+        field: what the document is called in the example (default "text"); its lines are joined by line ends.
+        encoding: any that Python knows (default "utf-8").
+        max_characters: the longest line allowed (default 1,000,000).
+
+    Raises:
+        InputError: what is wrong, with file:line; or no file is called so.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "corpus-0.txt"
+        >>> _ = place.write_text("One.\\nAnd two.\\n\\nThree.\\n")
+        >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-*.txt:4")
+        ([{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}], True)
+    """
+    parts = sorted(glob.glob(str(path))) if glob.has_magic(str(path)) and not Path(path).is_file() else [str(path)]
+    if not parts:
+        raise InputError(f"there is no file {path}; check the pattern")
+    texts: list[list[str]] = []  # of each document its lines
+    places, notes = [], []
+    for part in parts:
+        lines = read_lines(part, field, encoding=encoding, max_characters=max_characters)
+        notes += lines.notes
+        parted = any(after - before > 1 for before, after in zip(lines.lines, lines.lines[1:]))
+        if not parted and len(lines) > 1:
+            notes.append(f"{part}: no blank line parts documents, so each line is one")
+        for i, (row, line) in enumerate(zip(lines, lines.lines, strict=True)):
+            if parted and i and line == lines.lines[i - 1] + 1:
+                texts[-1].append(row[field])
+            else:
+                texts.append([row[field]])
+                places.append(line if len(parts) == 1 else f"{part}:{line}")
+    return Examples([{field: "\n".join(text)} for text in texts], source=str(path), lines=places, notes=notes)
 
 
 def _read_document(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:

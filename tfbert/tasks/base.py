@@ -54,6 +54,9 @@ class Task(abc.ABC):
     name: ClassVar[str]  # on the command line and in task.json
     head: ClassVar[str | None]  # the head of `tfbert.models.load`
     together: ClassVar[str | None] = None  # the field whose equal values must not be parted when rows are held out
+    documents: ClassVar[bool] = (
+        False  # whether of a plain text the lines up to a blank one are an example (`read_documents`)
+    )
     max_length: int = dataclasses.field(default=128, metadata={"help": "tokens of an input, special tokens included"})
 
     # 1. examples -> features
@@ -87,6 +90,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
         """Turns checked examples into token ids and, unless `targets` is False, targets and weights."""
+
+    def scored(self, tokenizer, examples: Examples) -> Features:
+        """The features whose answers are scored (default: those that are answered; a task that asks by itself has others)."""
+        return self.features(tokenizer, examples, targets=False)
 
     @abc.abstractmethod
     def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:

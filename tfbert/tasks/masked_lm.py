@@ -1,75 +1,134 @@
-"""Masked language modelling: the words that may stand where a text has a mask."""
+"""Masked language modelling: trained on raw text, it tells the words that may stand where a text has a mask."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tfbert import models, tokenization
+from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.features import Features, collect
+from tfbert.masking import UNITS, Masking
+from tfbert.pipeline import batches
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tasks.base import Task
 from tfbert.tokenization import Rows
 
+SCORINGS = ("masked", "pseudo")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedLM(Task):
-    """The likeliest tokens for the first mask of a text ("fill-mask"), by a checkpoint with its masked-LM head.
+    """Masked language modelling from raw text (pretraining), and the likeliest tokens for the first mask of a text ("fill-mask").
 
-    An example is a dict with `text`, in which the tokenizer's mask token, [MASK] for BERT, stands for one token. It is the only special
-    token that a user's text can hold. Of a longer text the part around the first mask is read. A text without a mask is answered by
-    empty tokens of score 0, for one such row must not fail the batch of others on a server.
+    To learn and to be scored, an example is a document, a dict with `text`, and `weight` if need be: what `read_documents` gives. It is
+    cut into rows of `max_length` tokens, the last of them shorter; no row holds two documents, so that attention never crosses from one to
+    another. Of a row's tokens 15 % are to be guessed: drawn anew for each epoch in training (see `masking.Masking`), always the same in
+    scoring. The loss of a batch is the mean over all tokens to be guessed. "[MASK]" in such a text is text.
 
-    This task answers; it is not trained or scored, which takes raw text (pretraining).
+    To be answered, an example is a dict with `text`, in which the tokenizer's mask token, [MASK] for BERT, stands for one token. It is the
+    only special token that a user's text can hold. Of a longer text the part around the first mask is read. A text without a mask is
+    answered by empty tokens of score 0, for one such row must not fail the batch of others on a server.
 
     Args:
+        masking: what is hidden as one: "token" (default; Devlin et al. 2019), "whole-word", or "span", whole words one after the other
+            (SpanBERT; Joshi et al. 2020).
+        scoring: "masked" (default), the perplexity of the masked tokens; or "pseudo", the pseudo-perplexity: each token is masked alone, in
+            a row of its own, so that it takes as many rows as there are tokens (Salazar et al. 2020).
         top_k: how many tokens an answer has (default 5).
         max_length: tokens of a row, special tokens included (default 128).
 
     Example:
-        >>> task = MaskedLM(top_k=3)
-        >>> task.inputs, task.name
-        (('text',), 'masked-lm')
+        >>> task = MaskedLM(masking="span", top_k=3)
+        >>> task.inputs, task.name, task.monitor
+        (('text',), 'masked-lm', 'perplexity')
     """
 
     name: ClassVar[str] = "masked-lm"
     head: ClassVar[str] = "masked-lm"
+    documents: ClassVar[bool] = True
 
+    masking: str = dataclasses.field(
+        default="token", metadata={"help": f"what is hidden as one: {', '.join(UNITS)}", "choices": UNITS}
+    )
+    scoring: str = dataclasses.field(
+        default="masked",
+        metadata={
+            "help": "perplexity of masked tokens, or pseudo: of each token alone, far slower",
+            "choices": SCORINGS,
+        },
+    )
     top_k: int = dataclasses.field(default=5, metadata={"help": "how many tokens an answer has"})
 
     def __post_init__(self):
+        fields.one_of("masking", self.masking, UNITS)
+        fields.one_of("scoring", self.scoring, SCORINGS)
         if self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}; it must be at least 1")
 
     # 1. examples -> features
 
     def from_data(self, examples: Examples) -> MaskedLM:
-        _only_answers()
+        return self
 
     def check(self, examples: Examples) -> None:
         for i in range(len(examples)):
             fields.text(examples, i, "text")
+            fields.weight(examples, i)
 
     def check_coverage(self, examples: Examples) -> None:
-        _only_answers()
+        """Any text will do; one without a token is found by `features`."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return ("text",)
 
     def features(self, tokenizer, examples: Examples, *, targets: bool = True) -> Features:
-        if targets:
-            _only_answers()
-        pieces = tokenization.RustPieces(tokenizer)
+        pieces, padding = tokenization.RustPieces(tokenizer), tokenization.padding(tokenizer)
         texts = {"text": [fields.text(examples, i, "text") for i in range(len(examples))]}
+        if not targets:
+            return Features(**collect(lambda texts: self.rows(pieces, texts), texts, padding={**padding, "masked": 0}))
+        mask_id = pieces.vocabulary.mask_id
+
+        def cut(texts):
+            return tokenization.windows(
+                pieces.template, pieces.ids_and_offsets(texts["text"]), max_length=self.max_length
+            )
+
+        found = collect(cut, texts, padding=padding)
+        (piece, splits), (word, _) = (found["aligned"][name] for name in ("piece", "word"))
+        if not (piece >= 0).any():
+            raise InputError(f"{examples.source}: there is no token of text in it; give a text that has words")
+        weights = [fields.weight(examples, i) for i in range(len(examples))]
+        others = np.setdiff1d(np.fromiter(tokenizer.get_vocab().values(), np.int32), tokenizer.all_special_ids)
         return Features(
-            **collect(lambda texts: self.rows(pieces, texts), texts, padding=tokenization.padding(tokenizer))
+            **{**found, "aligned": {"word": (np.where(piece >= 0, word, -1), splits)}},
+            weights=np.repeat(weights, np.diff(found["examples"])).astype(np.float32),
+            alone=True,
+            masking=Masking(self.masking, mask_id, others, longest=self.max_length, rows=len(splits) - 1),
+        )
+
+    def scored(self, tokenizer, examples: Examples) -> Features:
+        features = self.features(tokenizer, examples)
+        if self.scoring == "pseudo":
+            return _each_alone(features, features.masking.mask_id, examples)
+        splits = next(iter(features.ragged.values()))[1]
+        parts: list[tuple] = []
+        for inputs, targets, _ in batches(features, batch_size=256):
+            there = inputs["attention_mask"].numpy() > 0
+            parts.append(tuple(x.numpy()[there] for x in (inputs["input_ids"], inputs["masked"], targets)))
+        ids, masked, target = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Features(
+            ragged={**features.ragged, "input_ids": (ids, splits), "masked": (masked, splits)},
+            padding={**features.padding, "masked": 0},
+            examples=features.examples,
+            aligned={"target": (target, splits)},
         )
 
     def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
@@ -83,8 +142,8 @@ class MaskedLM(Task):
         laid, _ = pieces.template.lay(tf.RaggedTensor.from_row_lengths(kept, size, validate=False))
         row = tf.range(tf.size(total))
         is_mask = laid["input_ids"] == pieces.vocabulary.mask_id
-        owned = is_mask & (tf.cumsum(tf.cast(is_mask, tf.int32), axis=1) == 1)
-        return Rows(ids=laid, example=row, count=tf.size(total), owned=owned)
+        laid["masked"] = tf.cast(is_mask & (tf.cumsum(tf.cast(is_mask, tf.int32), axis=1) == 1), tf.int32)
+        return Rows(ids=laid, example=row, count=tf.size(total))
 
     def _with_masks(self, pieces, texts) -> tuple:
         """The ids of texts [B] with the masks among them, and the place of the first mask, -1 where there is none.
@@ -107,19 +166,43 @@ class MaskedLM(Task):
     # 2. features -> outputs
 
     def build(self, checkpoint, **options):
-        vocabulary = tokenization.Vocabulary(tokenization.load_tokenizer(checkpoint))
+        tokenization.Vocabulary(tokenization.load_tokenizer(checkpoint)).mask_id  # noqa: B018 - told before the work
         model = models.load(checkpoint, self.head, **options)
-        return models.at_token(model, vocabulary.mask_id)
+        if model.load_report.missing:
+            print(
+                f"tfbert: {checkpoint} has no masked-LM head: a new one begins, and what it answers means nothing before it is trained",
+                file=sys.stderr,
+            )
+        return models.at_masked(model)
 
     def loss(self):
-        _only_answers()
+        return losses.masked_crossentropy
 
     # 3. outputs -> answers
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-        scores = tf.nn.softmax(tf.cast(outputs["logits"], tf.float32))  # [B, V]
-        best = tf.math.top_k(scores, self.top_k)
-        there = tf.reduce_any(rows.owned, axis=1)[:, tf.newaxis]
+        logits = tf.cast(outputs["logits"], tf.float32)  # [R, P, V]
+        there = tf.reduce_any(rows.ids["masked"] > 0, axis=1)
+        if rows.target is None:
+            return self._guesses(logits[:, 0], there)
+        labels = losses.at_labels(rows.target, tf.shape(logits)[1])  # [R, P]
+        known = tf.cast(labels != losses.IGNORED, tf.float32)
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
+        of_row = {
+            "loss": losses.token_crossentropy(labels, logits) * tf.reduce_sum(known, 1),
+            "right": tf.reduce_sum(right, 1),
+            "count": tf.reduce_sum(known, 1),
+        }
+        first = tf.searchsorted(rows.example, tf.range(rows.count))  # the first row of each example
+        return {
+            **self._guesses(tf.gather(logits[:, 0], first), tf.gather(there, first)),
+            **{name: tf.math.segment_sum(values, rows.example) for name, values in of_row.items()},
+        }
+
+    def _guesses(self, logits, there) -> dict[str, Any]:
+        """The best tokens for logits [B, V], nothing where none is to be guessed."""
+        best = tf.math.top_k(tf.nn.softmax(logits), self.top_k)
+        there = there[:, tf.newaxis]
         return {"token_id": tf.where(there, best.indices, -1), "score": tf.where(there, best.values, 0.0)}
 
     def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
@@ -132,20 +215,38 @@ class MaskedLM(Task):
 
     @property
     def monitor(self) -> str:
-        _only_answers()
+        return "pseudo_perplexity" if self.scoring == "pseudo" else "perplexity"
 
     def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
-        _only_answers()
+        found = metrics.language_model(inferred["loss"], inferred["count"], inferred["right"])
+        return {self.monitor if name == "perplexity" else name: value for name, value in found.items()}
 
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-        _only_answers()
+        return {}
 
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> MaskedLM:
         return self
 
 
-def _only_answers() -> NoReturn:
-    raise InputError(
-        "masked-lm answers texts with a mask (tfbert.predict, tfbert.export); training and scoring it take raw text, which this version "
-        "does not do yet"
+def _each_alone(features: Features, mask_id: int, examples: Examples) -> Features:
+    """As many copies of each row as it has tokens of text, in each of which another one is masked."""
+    word, splits = features.aligned["word"]
+    place = np.flatnonzero(word >= 0)  # [R'] of all rows' tokens
+    row = np.searchsorted(splits, place, side="right") - 1
+    of_example = np.searchsorted(place, splits[features.examples])  # int64 [N + 1]
+    empty = np.flatnonzero(np.diff(of_example) == 0)
+    if len(empty):
+        raise InputError(f"{examples.where(int(empty[0]))}: there is no token of text in it; leave the example out")
+    copied = np.concatenate([[0], np.cumsum(np.diff(splits)[row])])
+    source = np.arange(copied[-1]) + np.repeat(splits[row] - copied[:-1], np.diff(splits)[row])
+    at = copied[:-1] + place - splits[row]  # of each copy the token to be guessed
+    ragged = {name: (values[source], copied) for name, (values, _) in features.ragged.items()}
+    masked, target = np.zeros(copied[-1], np.int32), np.full(copied[-1], losses.IGNORED, np.int32)
+    masked[at], target[at] = 1, ragged["input_ids"][0][at]
+    ragged["input_ids"][0][at] = mask_id
+    return Features(
+        ragged={**ragged, "masked": (masked, copied)},
+        padding={**features.padding, "masked": 0},
+        examples=of_example,
+        aligned={"target": (target, copied)},
     )

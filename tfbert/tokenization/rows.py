@@ -40,6 +40,7 @@ class Rows(NamedTuple):
         start: int32 [R, T], where the piece begins in its text, in code points.
         end: int32 [R, T], where it ends (exclusive).
         word: int32 [R, T], the number of its word in the text.
+        target: int32 [R, T], the ids of the tokens that are to be guessed, losses.IGNORED elsewhere.
     """
 
     ids: dict[str, Any]
@@ -50,3 +51,4 @@ class Rows(NamedTuple):
     start: tf.Tensor | None = None
     end: tf.Tensor | None = None
     word: tf.Tensor | None = None
+    target: tf.Tensor | None = None
