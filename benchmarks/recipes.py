@@ -35,11 +35,19 @@ SETS = {
 # them slowly, needs a higher one: LoRA's authors took ten times that of BERT (4e-4 and 5e-4, rank 8, alpha 16), BitFit's 1e-4 to 1e-3, and
 # ULMFiT 1e-2 for its highest layer.
 RATE = 1e-4
+IN_TURN = "0: head; 1: pooler,layers[3:]; 2: encoder"  # of three epochs
 RECIPES: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": RATE},
     "frozen": {"freeze": "encoder", "learning_rate": 50 * RATE},
+    "gradual": {"unfreeze": IN_TURN, "learning_rate": 2 * RATE},  # Howard and Ruder 2018
     "discriminative": {"layer_decay": 1 / 2.6, "learning_rate": 10 * RATE},  # Howard and Ruder 2018
     "stlr": {"schedule": "slanted-triangular", "learning_rate": RATE},  # Howard and Ruder 2018
+    "ulmfit": {
+        "unfreeze": IN_TURN,
+        "layer_decay": 1 / 2.6,
+        "schedule": "slanted-triangular",
+        "learning_rate": 10 * RATE,
+    },
     "llrd": {"layer_decay": 0.9, "learning_rate": 2 * RATE},  # Zhang et al. 2021
     "lora": {"lora": 8, "learning_rate": 10 * RATE},  # Hu et al. 2021
     "bitfit": {"freeze": "weights", "learning_rate": 20 * RATE},  # Ben Zaken et al. 2022
@@ -47,6 +55,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99, "learning_rate": RATE},
     "fgm": {"fgm": 1.0, "learning_rate": RATE},  # Miyato et al. 2017
     "r_drop": {"r_drop": 1.0, "learning_rate": RATE},  # Liang et al. 2021
+    "adapt": {
+        "adapt": "train",
+        "learning_rate": RATE,
+    },  # Gururangan et al. 2020; its seconds are not among those of training
 }
 MEASURED = ("train_seconds", "trainable_parameters", "best_epoch")
 

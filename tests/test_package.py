@@ -45,7 +45,7 @@ ORDER = [
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
-    {"distillation"},
+    {"distillation", "tuned"},
     {"adaptation", "run", "checks"},
     {"training"},
     {"__init__", "command_line", "__main__"},

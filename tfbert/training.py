@@ -1,10 +1,8 @@
-"""One call from labelled examples to a folder with checkpoint, scores and a SavedModel: fine_tune, and load, which reads it back."""
+"""One call from labelled examples to a folder with checkpoint, scores and a SavedModel: fine_tune."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import shutil
 import statistics
 import sys
@@ -18,45 +16,21 @@ from tfbert import (
     evaluation,
     files,
     metrics,
-    models,
     plots,
     run,
-    serving,
     tokenization,
 )
 from tfbert._compat import lazy
 from tfbert.checks import begin, check_parts, check_settings, check_unlabelled, read
-from tfbert.errors import Diverged, InputError, suggest
+from tfbert.errors import Diverged, InputError
 from tfbert.report import html
 from tfbert.sources import Examples, fingerprint, from_iterable, split
-from tfbert.tasks import Task, read_task
+from tfbert.tasks import Task
+from tfbert.tuned import FineTuned, load, write
 
 checkpoints = lazy(
     "tfbert.checkpoints"
 )  # it subclasses a Keras class; the command line reads fine_tune's signature without it
-
-
-@dataclasses.dataclass(frozen=True)
-class FineTuned:
-    """A fine-tuned model with all that belongs to it.
-
-    Args:
-        task: the task with every field filled.
-        model: the Keras model, with the weights of the best epoch.
-        tokenizer: the tokenizer it was trained with.
-        history: one dict per scoring: epoch, loss, learning_rate, seconds, val_ and the name of each score.
-        metrics: what metrics.json holds.
-        directory: the folder.
-        adapter: with `lora`, what it learned, which is also in the folder's `adapter`; else None.
-    """
-
-    task: Task
-    model: Any
-    tokenizer: Any
-    history: list[dict[str, float]]
-    metrics: dict[str, Any]
-    directory: Path
-    adapter: models.Adapter | None = None
 
 
 def fine_tune(
@@ -249,7 +223,7 @@ def _teacher(settings: dict[str, Any], unlabelled: Examples | None) -> distillat
 
 def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
     """Writes the folder, forgets the states of the training, and reports on `parts`."""
-    _write(tuned, export)
+    write(tuned, export)
     states.clear()
     if parts is not None:
         _report(tuned, parts)
@@ -267,7 +241,9 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
         names = ("train", "validation", "test")
         parts = dict(zip(names, read(task, *(arguments[name] for name in names), arguments["seed"]), strict=True))
         # What is wrong with the fine-tuning is told before the work.
-        _prepare(task, checkpoint, *parts.values(), settings, arguments["export"], arguments["allow_missing_labels"])
+        names = ("unlabelled", "export", "allow_missing_labels")
+        unlabelled, export, allow = (arguments[name] for name in names)
+        _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow)
         documents = adaptation.text(arguments["adapt"], task, parts["train"])
         adaptation.warn_if_small(documents, arguments["adapt_epochs"])
         masked = adaptation.arguments(task, arguments, split(documents, 0.1, seed=arguments["seed"]))
@@ -329,7 +305,7 @@ def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
         tuned = load(place / f"seed-{best}")
         tuned = dataclasses.replace(tuned, directory=directory)
         tuned.metrics["seeds"] = {"kept": best, "failed": failed, **_spread(runs)}
-        _write(tuned, arguments["export"])
+        write(tuned, arguments["export"])
         shutil.rmtree(place)
         if report:
             _report(tuned, {name: part for name, part in parts.items() if part is not None})
@@ -350,21 +326,6 @@ def _spread(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
     return {"scores": found}
 
 
-def _write(tuned: FineTuned, export: bool) -> None:
-    """Writes the folder, which appears when all in it is complete."""
-    with files.new_directory(tuned.directory, overwrite=True) as folder:
-        models.save(tuned.model, folder / "checkpoint", tuned.tokenizer)
-        if tuned.adapter is not None:
-            (folder / "adapter").mkdir()
-            tuned.adapter.save(folder / "adapter")
-        files.write_json(folder / "task.json", tuned.task.to_json())
-        files.write_json(folder / "metrics.json", tuned.metrics)
-        files.write_text(folder / "history.csv", _table(tuned.history))
-        if export:
-            version = _next_version(tuned.directory)
-            serving.export(tuned.task, tuned.model, tuned.tokenizer, folder, version=version)
-
-
 def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
     """Adds the data sheet to metrics.json, and report.html: at last, so that whatever fails here costs nobody a training."""
     tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, parts)
@@ -379,45 +340,3 @@ _SETTINGS = (
     "reinitialize accumulate ema fgm r_drop teacher teacher_temperature teacher_share evaluate_every patience monitor precision strategy "
     "xla seed new_head keep_layers encoder gradient_checkpointing"
 ).split()
-
-
-def load(directory) -> FineTuned:
-    """Reads a folder that `fine_tune` wrote: its task, model, tokenizer, history and metrics.
-
-    Args:
-        directory: `saved_models/NAME`.
-
-    Raises:
-        InputError: the folder is not one that `fine_tune` wrote, or a file in it is damaged.
-    """
-    directory = Path(directory)
-    if not (directory / "task.json").is_file():
-        near = [path.parent.name for path in directory.parent.glob("*/task.json")] if directory.parent.is_dir() else []
-        raise InputError(
-            f"{directory} is not a folder that fine-tune wrote: it has no task.json.{suggest(directory.name, near)}"
-        )
-    task = read_task(directory / "task.json")
-    with (directory / "history.csv").open(encoding="utf-8", newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return FineTuned(
-        task,
-        task.build(directory / "checkpoint"),
-        tokenization.load_tokenizer(directory / "checkpoint"),
-        history,
-        files.read_json(directory / "metrics.json"),
-        directory,
-        models.read_adapter(directory / "adapter") if (directory / "adapter").is_dir() else None,
-    )
-
-
-def _next_version(directory: Path) -> int:
-    versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
-    return max(versions, default=0) + 1
-
-
-def _table(history: list[dict[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
