@@ -47,6 +47,7 @@ def test_the_command_line_reads_the_settings_of_each_recipe(recipes, reviews):
         expected = dict(run["settings"])
         assert read_back.task.max_length == expected.pop("max_length")
         fixed = {"seed": run["seed"], "resume": True, "export": False, "report": False}
+        assert read_back.adapt == expected.pop("adapt", None)
         assert read_back.settings == {**expected, **fixed}
         assert (read_back.train, read_back.test, read_back.output) == ("a.csv", "b.csv", "out")
 
