@@ -29,7 +29,7 @@ def fine_tune(data: Path, checkpoint: str, cache: str, options: argparse.Namespa
             tfbert.SequenceClassification(max_length=64),
             checkpoint,
             tfbert.read(data / "train.csv"),
-            tfbert.read(data / "validation.csv"),
+            tfbert.read(held_out) if (held_out := data / "validation.csv").is_file() else None,
             test=tfbert.read(data / "test.csv"),
             directory=Path(folder) / "run",
             epochs=options.epochs,
@@ -55,7 +55,7 @@ def fine_tune(data: Path, checkpoint: str, cache: str, options: argparse.Namespa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "data", type=Path, help="a folder with train.csv, validation.csv and test.csv, single-label texts"
+        "data", type=Path, help="a folder with train.csv, test.csv and perhaps validation.csv, single-label texts"
     )
     parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2")
     parser.add_argument("--recipe", default="freeze=encoder", help="a setting of fine_tune (default: freeze=encoder)")
