@@ -25,7 +25,7 @@ class FromStates(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         """The model's outputs, computed from the states where there are some."""
-        if STATES not in inputs:
+        if not isinstance(inputs, Mapping) or STATES not in inputs:
             return super().call(inputs, training=training, mask=mask)
         ids = {name: tensor for name, tensor in inputs.items() if name != STATES}
         with given(inputs[STATES]):
