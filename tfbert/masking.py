@@ -12,10 +12,8 @@ from tfbert._compat import tf
 
 SHARE = 0.15  # of a row's tokens are to be guessed (Devlin et al. 2019, section 3.1)
 HIDDEN, OTHER = 0.8, 0.1  # of these, what the mask token stands for, and what another token; the rest stays as it is
-SHORTER, LONGEST = (
-    0.2,
-    10,
-)  # of spans: the geometric distribution's p, and the most words (Joshi et al. 2020, section 3.1)
+# Of spans the geometric distribution's p, and the most words (Joshi et al. 2020, section 3.1).
+SHORTER, LONGEST = 0.2, 10
 UNITS = ("token", "whole-word", "span")
 FIXED = -1  # in place of an epoch's number: masks that are always the same
 

@@ -48,9 +48,8 @@ class Run:
         folder = find_checkpoint(str(self.checkpoint))
         read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
         return {
-            **{
-                name: value for name, value in self.settings.items() if name != "teacher"
-            },  # what is in it counts, not its name
+            # Of the teacher counts what is in its folder, not the name of it.
+            **{name: value for name, value in self.settings.items() if name != "teacher"},
             "precision": self.precision,
             **{f"task.{name}": value for name, value in json.loads(json.dumps(self.task.to_json())).items()},
             **{f"checkpoint/{path.name}": sha256(path) for path in read},
