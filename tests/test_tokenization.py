@@ -458,8 +458,8 @@ def test_what_the_graph_cannot_repeat_is_refused(uncased, tmp_path):
             "and predict need none"
         )
 
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
-    refused(transformers.PreTrainedTokenizerFast(tokenizer_object=bpe), "its model is BPE, not WordPiece")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, "a"))
+    refused(transformers.PreTrainedTokenizerFast(tokenizer_object=words), "its model is WordLevel, not WordPiece")
     uncased.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.truncation_side = "left"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from tfbert.tokenization.encoding import clean, encode, padding
+from tfbert.tokenization.graph import check_graph, graph_tokenizer
 from tfbert.tokenization.loading import load_tokenizer
 from tfbert.tokenization.pieces import RustPieces
 from tfbert.tokenization.rows import Pieces, Rows
+from tfbert.tokenization.tokenizer_graph import TokenizerGraph
 from tfbert.tokenization.truncation import keep
 from tfbert.tokenization.vocabulary import Vocabulary
 from tfbert.tokenization.windows import windows
-from tfbert.tokenization.wordpiece import WordPieceGraph, check_graph, graph_tokenizer
 
 __all__ = [
     "Pieces",
     "Rows",
     "RustPieces",
+    "TokenizerGraph",
     "Vocabulary",
-    "WordPieceGraph",
     "clean",
     "encode",
     "check_graph",

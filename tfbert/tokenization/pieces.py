@@ -20,7 +20,7 @@ _CHUNK = 1024
 
 class RustPieces:
     """A training tokenizer in the form of the graph's: `template`, `vocabulary` and `ids_and_offsets`, which give what those of
-    `WordPieceGraph` give.
+    `TokenizerGraph` give.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -37,13 +37,12 @@ class RustPieces:
         self._backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._pad_id = tokenizer.pad_token_id or 0
         self._tokenizer = tokenizer
 
     @functools.cached_property
     def template(self) -> Template:
         """Where this tokenizer puts its special tokens."""
-        return template_of(self._backend, self._pad_id)
+        return template_of(self._tokenizer)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import tokenizers
+
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.tokenization.truncation import keep, longest_first
@@ -119,17 +121,19 @@ class Template:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}, spread
 
 
-def template_of(backend, pad_id: int) -> Template:
-    """Reads a template off what the Rust tokenizer puts around two probe texts.
+def template_of(tokenizer) -> Template:
+    """Reads a template off what a tokenizer puts around two probe texts.
 
     Args:
-        backend: a `tokenizers.Tokenizer` with truncation and padding off.
-        pad_id: the padding token's id.
+        tokenizer: what `load_tokenizer` returns.
 
     Raises:
         InputError: the tokens of a text are not one stretch of the row, with one type.
     """
-    return Template(_segments(backend.encode("a")), _segments(backend.encode("a", "a")), pad_id)
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return Template(_segments(backend.encode("a")), _segments(backend.encode("a", "a")), tokenizer.pad_token_id or 0)
 
 
 def _segments(encoding) -> tuple[Segment, ...]:

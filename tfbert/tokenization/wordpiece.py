@@ -11,18 +11,16 @@ An exported graph holds that one custom op. TF Serving has it; a Python program 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import NamedTuple
 
 import numpy as np
-import tokenizers
 
 from tfbert._compat import tf, tf_text
-from tfbert.errors import InputError
 from tfbert.tokenization import characters
 from tfbert.tokenization.characters import CharacterTable, character_table
 from tfbert.tokenization.rows import Pieces
-from tfbert.tokenization.template import Template, template_of
+from tfbert.tokenization.template import template_of
+from tfbert.tokenization.tokenizer_graph import TokenizerGraph
 from tfbert.tokenization.vocabulary import Vocabulary
 
 
@@ -39,63 +37,22 @@ class _Words(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class WordPieceGraph:
-    """A tokenizer made of TensorFlow ops, to be called inside the function that is exported; `graph_tokenizer` makes it.
-
-    Called with texts, it gives what the training tokenizer gives for `padding="longest", truncation="longest_first"`.
-
-    Args (of the call):
-        text: string [B], UTF-8. Bytes that are not UTF-8 are read as U+FFFD, which BERT's normalizer removes.
-        text_pair: string [B], the second texts (default None: rows of one text).
-        max_length: the most tokens of a row, special tokens included.
-
-    Returns (of the call):
-        {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row of the batch.
-
-    Raises (on the call):
-        InputError: max_length leaves no room beside the special tokens.
-    """
+class WordPieceGraph(TokenizerGraph):
+    """BERT's tokenizer: invalid bytes, read as U+FFFD, are removed by its normalizer."""
 
     characters: CharacterTable
-    template: Template
-    vocabulary: Vocabulary = dataclasses.field(repr=False)
     pieces: tf_text.FastWordpieceTokenizer = dataclasses.field(repr=False)
     ids: np.ndarray | None = dataclasses.field(repr=False)  # int32 [V], where the vocabulary's ids are not 0, 1, 2, ...
     outside: int  # a code point that no vocabulary entry holds
     longest_word: int  # in characters; a longer one is [UNK]
 
-    def __call__(self, text, text_pair=None, *, max_length: int) -> dict:
-        least = self.template.specials(pair=text_pair is not None) + 1
-        if max_length < least:
-            raise InputError(
-                f"max_length is {max_length}; the special tokens and one token of text need at least {least}"
-            )
-        second = None if text_pair is None else self.tokenize(text_pair)
-        return self.template.assemble(self.tokenize(text), second, max_length=max_length)
-
     def tokenize(self, text):
-        """The ids of the word pieces, without special tokens and never truncated.
-
-        Args:
-            text: string [B].
-
-        Returns:
-            ragged int32 [B, (n)].
-        """
         words = self._words(tf.convert_to_tensor(text, tf.string))
         found, _, _ = self._search(words)
         splits = tf.gather(found.row_splits, tf.searchsorted(words.first, words.row_splits))
         return tf.RaggedTensor.from_row_splits(self._ids(found.values), splits, validate=False)
 
     def ids_and_offsets(self, text) -> Pieces:
-        """The word pieces with their places in the text, equal to the fast tokenizer's `return_offsets_mapping`.
-
-        Args:
-            text: string [B].
-
-        Returns:
-            Pieces: ids, start, end and word, ragged int32 [B, (n)], without special tokens and never truncated.
-        """
         words = self._words(tf.convert_to_tensor(text, tf.string))
         found, start_byte, end_byte = self._search(words)
         word = tf.cast(found.value_rowids(), tf.int32)
@@ -227,28 +184,8 @@ def _sort_marks(packed, value, origin, added) -> tuple:
     return tf.gather(packed, order), tf.gather(value, order), tf.gather(tf.boolean_mask(origin, ~added), place)
 
 
-def graph_tokenizer(tokenizer) -> WordPieceGraph:
-    """Turns a BERT tokenizer into TensorFlow ops that give the same ids and offsets for every string.
-
-    Args:
-        tokenizer: what `load_tokenizer` returns.
-
-    Returns:
-        A `WordPieceGraph`: call it with texts inside the function that is exported.
-
-    Raises:
-        InputError: the tokenizer does something that the graph would not repeat exactly.
-
-    Example:
-        >>> from tfbert.tokenization import load_tokenizer
-        >>> graph = graph_tokenizer(load_tokenizer("all-MiniLM-L6-v2"))
-        >>> graph(tf.constant(["Naïve…", "[SEP]"]), max_length=8)["input_ids"].numpy().tolist()
-        [[101, 15743, 1529, 102, 0], [101, 1031, 19802, 1033, 102]]
-        >>> pieces = graph.ids_and_offsets(tf.constant(["Zürich!"]))
-        >>> pieces.start.to_list(), pieces.end.to_list()
-        ([[0, 6]], [[6, 7]])
-    """
-    backend, settings = _supported(tokenizer)
+def wordpiece_graph(tokenizer, settings: dict) -> WordPieceGraph:
+    """Makes the graph of a tokenizer that `problem` finds nothing wrong with; `settings` are its tokenizer.json's."""
     model = settings["model"]
     entries = sorted(model["vocab"].items(), key=lambda entry: entry[1])
     ids = np.array([i for _, i in entries], np.int32)
@@ -263,9 +200,9 @@ def graph_tokenizer(tokenizer) -> WordPieceGraph:
             no_pretokenization=True,
         )
     return WordPieceGraph(
-        characters=character_table(settings["normalizer"]),
-        template=template_of(backend, tokenizer.pad_token_id or 0),
+        template=template_of(tokenizer),
         vocabulary=Vocabulary(tokenizer),
+        characters=character_table(settings["normalizer"]),
         pieces=pieces,
         ids=None if np.array_equal(ids, np.arange(len(ids))) else ids,
         outside=next(c for c in range(0x10FFFD, 0, -1) if chr(c) not in alphabet),
@@ -273,35 +210,14 @@ def graph_tokenizer(tokenizer) -> WordPieceGraph:
     )
 
 
-def check_graph(tokenizer) -> None:
-    """Raises the InputError of `graph_tokenizer` without making the graph: better before a training than after it."""
-    _supported(tokenizer)
-
-
-def _supported(tokenizer) -> tuple:
-    """The Rust tokenizer with truncation and padding off, and its settings; whatever the graph cannot repeat is refused."""
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    settings = json.loads(backend.to_str())
-    parts = {name: (settings[name] or {}).get("type") for name in ("model", "normalizer", "pre_tokenizer")}
-    expected = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
-    problem = None
+def problem(settings: dict) -> str | None:
+    """What keeps a WordPiece tokenizer from being in the graph exactly; None for nothing."""
+    parts = {name: (settings[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer")}
+    expected = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
     if parts != expected:
         name = next(name for name in expected if parts[name] != expected[name])
-        problem = f"its {name.replace('_', '-')} is {parts[name]}, not {expected[name]}"
-    elif added := [token["content"] for token in settings["added_tokens"] if not token["special"]]:
-        problem = f"it has added tokens that are not special ({added[0]!r}, ...)"
-    elif tokenizer.truncation_side != "right":
-        problem = "it cuts long texts on the left"
-    elif (
-        settings["model"]["unk_token"] not in settings["model"]["vocab"]
-        or not settings["model"]["continuing_subword_prefix"]
-    ):
-        problem = "its unknown token or the prefix of its inner pieces is missing"
-    if problem:
-        raise InputError(
-            f"this tokenizer cannot be put in the graph exactly: {problem}; train without an export (export=False, --no-export): evaluate "
-            "and predict need none"
-        )
-    return backend, settings
+        return f"its {name.replace('_', '-')} is {parts[name]}, not {expected[name]}"
+    model = settings["model"]
+    if model["unk_token"] not in model["vocab"] or not model["continuing_subword_prefix"]:
+        return "its unknown token or the prefix of its inner pieces is missing"
+    return None
