@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import analysis, models
-from tfbert._compat import tf
+from tfbert._compat import tf, traced
 from tfbert.errors import InputError
 from tfbert.pipeline import batches, whole_examples
 from tfbert.serving.rows import rows
@@ -138,7 +138,7 @@ def example_losses(task, model, tokenizer, examples: Examples, *, batch_size: in
     features, loss = task.features(tokenizer, examples), task.loss()
     data = batches(features, batch_size=batch_size)
 
-    @tf.function(input_signature=data.element_spec[:2])
+    @traced(input_signature=data.element_spec[:2])
     def step(inputs, targets):
         outputs = model(inputs, training=False)
         named = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
@@ -224,7 +224,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 def inference_step(task, model, spec):
     """Returns the function from `Rows` of that `spec` to `task.infer` of the model's outputs, traced once for all shapes."""
 
-    @tf.function(input_signature=[spec])
+    @traced(input_signature=[spec])
     def step(rows):
         return task.infer(model(rows.ids, training=False), rows)
 

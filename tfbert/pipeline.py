@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfbert import losses
-from tfbert._compat import tf
+from tfbert._compat import plain, tf
 from tfbert.errors import InputError
 from tfbert.features import FILL, Features, Ragged
 from tfbert.masking import FIXED
@@ -109,10 +109,10 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
 
     def in_order(now, drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
+            plain(lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)]))
         )
 
-    drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
+    drawn = tf.data.Dataset.from_tensors(0).flat_map(plain(next_epoch))
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
@@ -146,7 +146,7 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
         rows += size
     order = tf.constant(order, tf.int64)
     ends = tf.constant([*cuts[1:], len(order)], tf.int64)
-    drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(lambda a, b: order[a:b])
+    drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(plain(lambda a, b: order[a:b]))
     return _run(drawn, _Tables(features).rows)
 
 
@@ -161,7 +161,9 @@ def rows_by_length(features: Features, *, batch_size: int):
 def _run(drawn, assemble):
     options = tf.data.Options()
     options.deterministic = True
-    return drawn.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return (
+        drawn.map(plain(assemble), num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+    )
 
 
 class _Tables:

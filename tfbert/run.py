@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from tfbert import _compat, devices, distillation, evaluation, metrics, models, pipeline
-from tfbert._compat import keras, lazy, tf
+from tfbert._compat import keras, lazy, plain, tf
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.features import pieces_in_use
@@ -129,7 +129,7 @@ class Run:
         done = saver.position[0] * self.period + saver.position[1]
         dataset = pipeline.batches(features, start=divmod(done, cost.steps), **order)
         with saver.running():
-            model.fit(
+            plain(model.fit)(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
                 # fewer batches left than the others, so that it cannot know how many there are.
                 dataset.repeat(),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import lazy, tf, transformers
+from tfbert._compat import lazy, plain, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.frozen import LOWEST, keep, lean_encoder, states_given
 from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
@@ -68,7 +68,7 @@ def put(model, *, first_token: bool = False, gradient_checkpointing: bool = Fals
         return
     encoder = LeanEncoder(main, parts, first_token, gradient_checkpointing)
     object.__setattr__(main, "lean", encoder)  # past Keras' tracking
-    main.call = tf.autograph.experimental.do_not_convert(encoder)
+    main.call = plain(encoder)
 
 
 def check_encoder(name: str, gradient_checkpointing: bool = False) -> None:

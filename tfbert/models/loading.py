@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import transformers
+from tfbert._compat import plain, transformers
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
@@ -105,7 +105,7 @@ def load(
     config["architectures"] = [kind.pytorch_class]
     with quiet():
         model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**config))
-        model.build_in_name_scope()
+        plain(model.build_in_name_scope)()
         _build_dropout(model)
     if family.prepare is not None:
         family.prepare(model, kind.global_attention)
@@ -113,6 +113,7 @@ def load(
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
         put(model, first_token=kind.first_token, gradient_checkpointing=gradient_checkpointing)
+    model.call = plain(model.call)
     return model
 
 

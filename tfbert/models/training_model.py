@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tfbert._compat import keras, tf
+from tfbert._compat import keras, tf, traced
 from tfbert.errors import InputError
 from tfbert.models.frozen import STATES, given
 from tfbert.models.keras_model import transformer_of, word_embeddings
@@ -89,7 +89,7 @@ class TrainingModel(FromStates):
         count = _count(targets)
         size = -(-count // self._parts)
         # A function of its own is traced once for all parts.
-        learn = tf.function(self._gradients, reduce_retracing=True)
+        learn = traced(self._gradients, reduce_retracing=True)
         sums = learn(*_rows(inputs, targets, weights, 0, size), size / count)
         for part in range(1, self._parts):
             # One after the other: side by side, the parts would need the memory of the whole batch.
