@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfbert import losses
+from tfbert import batch_parts, losses
 from tfbert._compat import plain, tf
 from tfbert.errors import InputError
 from tfbert.features import FILL, Features, Ragged
@@ -76,8 +76,12 @@ def make_dataset(
     )
 
 
-def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0)):
-    """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone."""
+def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0), replicas: int = 1):
+    """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone.
+
+    With several replicas a batch comes in as many parts of equal size, filled up with rows of weight 0. Their weights have mean 1 over
+    all of them, so that the mean of the parts' losses is the whole batch's loss.
+    """
     lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
@@ -90,10 +94,11 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
             f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
         )
     count, steps = len(lengths), -(-len(lengths) // batch_size)
-    epoch, skip = (
-        tf.Variable(start[0], dtype=tf.int64, trainable=False),
-        tf.Variable(start[1], dtype=tf.int64, trainable=False),
-    )
+    with tf.device("/CPU:0"):  # where data sets are made, whatever learns from them
+        epoch, skip = (
+            tf.Variable(start[0], dtype=tf.int64, trainable=False),
+            tf.Variable(start[1], dtype=tf.int64, trainable=False),
+        )
     sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
@@ -116,7 +121,8 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    return _run(drawn, _Tables(features).batch(batch_size, pad_to, seed))
+    whole = _run(drawn, _Tables(features).batch(batch_size, pad_to, seed, replicas))
+    return whole if replicas == 1 else batch_parts.for_replicas(whole, replicas)
 
 
 def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:
@@ -181,7 +187,7 @@ class _Tables:
         else:
             self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
 
-    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int):
+    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int, replicas: int):
         """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights."""
         features = self.features
         per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
@@ -190,10 +196,12 @@ class _Tables:
 
         def assemble(epoch, drawn):
             real = tf.size(drawn)
+            # Fill repeats the first one and weighs nothing.
             if pad_to:
-                # Fill repeats the first one and weighs nothing.
                 drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - real)], 0)
                 drawn = tf.ensure_shape(drawn, [batch_size])
+            elif replicas > 1:
+                drawn = tf.concat([drawn, tf.repeat(drawn[:1], -real % replicas)], 0)
             rows, example = (drawn, tf.range(tf.size(drawn))) if features.alone else self._rows_of(drawn)
             inputs = self.inputs(rows, pad_to)
             if shape:
@@ -204,9 +212,9 @@ class _Tables:
             if self.targets is None and features.masking is None:
                 return inputs
             weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
+            weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             if features.masking is not None:
                 return self._masked(inputs, drawn, epoch, seed, weight)
-            weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             targets = tf.nest.map_structure(lambda table: tf.gather(table, drawn), self.targets)
             if isinstance(targets, tf.RaggedTensor):
                 targets = _dense(targets, losses.IGNORED, tf.shape(inputs["attention_mask"], tf.int64)[1])
