@@ -42,6 +42,8 @@ IN_TURN = "0: head; 1: pooler,layers[3:]; 2: encoder"  # of three epochs
 RECIPES: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": RATE},
     "frozen": {"freeze": "encoder", "learning_rate": 50 * RATE},
+    # all-MiniLM-L6-v2 was trained by the mean of its states: what its pooler makes of the first one means little until it learns.
+    "pooler": {"freeze": "embeddings,layers[:]", "learning_rate": 10 * RATE},
     "gradual": {"unfreeze": IN_TURN, "learning_rate": 2 * RATE},  # Howard and Ruder 2018
     "discriminative": {"layer_decay": 1 / 2.6, "learning_rate": 10 * RATE},  # Howard and Ruder 2018
     "stlr": {"schedule": "slanted-triangular", "learning_rate": RATE},  # Howard and Ruder 2018
