@@ -7,11 +7,14 @@ import json
 import tokenizers
 
 from tfbert.errors import InputError
-from tfbert.tokenization import wordpiece
+from tfbert.tokenization import byte_level, wordpiece
 from tfbert.tokenization.tokenizer_graph import TokenizerGraph
 
-# By the type of the model in tokenizer.json: what tells why a tokenizer's graph would not be exact, and what makes the graph.
-_KINDS = {"WordPiece": (wordpiece.problem, wordpiece.wordpiece_graph)}
+# By the kind of the model in tokenizer.json: what tells why a tokenizer's graph would not be exact, and what makes the graph.
+_KINDS = {
+    "WordPiece": (wordpiece.problem, wordpiece.wordpiece_graph),
+    "byte-level BPE": (byte_level.problem, byte_level.byte_level_graph),
+}
 
 
 def graph_tokenizer(tokenizer) -> TokenizerGraph:
@@ -37,7 +40,7 @@ def graph_tokenizer(tokenizer) -> TokenizerGraph:
         ([[0, 6]], [[6, 7]])
     """
     settings = _supported(tokenizer)
-    _, make = _KINDS[settings["model"]["type"]]
+    _, make = _KINDS[_kind(settings)]
     return make(tokenizer, settings)
 
 
@@ -52,7 +55,7 @@ def _supported(tokenizer) -> dict:
     backend.no_truncation()
     backend.no_padding()
     settings = json.loads(backend.to_str())
-    kind = settings["model"]["type"]
+    kind = _kind(settings)
     if kind not in _KINDS:
         problem = f"its model is {kind}, not {' or '.join(_KINDS)}"
     elif added := [token["content"] for token in settings["added_tokens"] if not token["special"]]:
@@ -67,3 +70,9 @@ def _supported(tokenizer) -> dict:
             "and predict need none"
         )
     return settings
+
+
+def _kind(settings: dict) -> str:
+    """The type of the model; a BPE of bytes, whose pre-tokenizer makes them, is another kind than one of characters."""
+    kind = settings["model"]["type"]
+    return "byte-level BPE" if kind == "BPE" and '"ByteLevel"' in json.dumps(settings["pre_tokenizer"]) else kind

@@ -19,8 +19,8 @@ _CHUNK = 1024
 
 
 class RustPieces:
-    """A training tokenizer in the form of the graph's: `template`, `vocabulary` and `ids_and_offsets`, which give what those of
-    `TokenizerGraph` give.
+    """A training tokenizer in the form of the graph's: `template`, `vocabulary`, `ids_and_offsets` and `detokenize`, which give what those
+    of `TokenizerGraph` give.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -74,6 +74,16 @@ class RustPieces:
         splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         flat = np.concatenate(parts, 1)
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
+
+    def detokenize(self, ids):
+        """The text of ids, string [B], as the decoder of the Rust tokenizer gives it; see `Vocabulary.text`.
+
+        Args:
+            ids: int32 [B, n], dense or ragged.
+        """
+        rows = ids.to_list() if isinstance(ids, tf.RaggedTensor) else np.asarray(ids).tolist()
+        texts = [self._backend.decode([i for i in row if i >= 0], skip_special_tokens=True) for row in rows]
+        return tf.constant(texts, tf.string, [len(texts)])
 
 
 def _flat(encodings, lengths: np.ndarray) -> np.ndarray:

@@ -62,3 +62,7 @@ class TokenizerGraph(abc.ABC):
         Returns:
             Pieces: ids, start, end and word, ragged int32 [B, (n)], without special tokens and never truncated.
         """
+
+    def detokenize(self, ids):
+        """The text of ids; see `Vocabulary.text`."""
+        return self.vocabulary.text(ids)
