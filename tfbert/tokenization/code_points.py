@@ -58,6 +58,7 @@ def normalized_code_points(normalizer) -> dict[int, str]:
         InputError: it treats the ideographs or the private use area unevenly.
 
     Example:
+        >>> import tokenizers
         >>> changed = normalized_code_points(tokenizers.normalizers.Lowercase())
         >>> changed[ord("A")], ord("a") in changed
         ('a', False)
