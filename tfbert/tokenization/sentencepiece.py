@@ -285,6 +285,7 @@ def _model(settings: dict, rust) -> dict:
         scores=scores,
         ids=np.array([*by_piece.values(), model["unk_id"]], np.int32),
         whole=np.array(whole) & np.array([not inside.search(entry) for entry in entries]),
+        reach=max(map(len, entries)),
         guarded=np.array([entry in set(guards) for entry in entries]),
     )
     return {"letters": code_point_table(letters), "model": search, "unknown": model["unk_id"]}

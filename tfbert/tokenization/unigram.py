@@ -14,6 +14,7 @@ import numpy as np
 
 from tfbert._compat import tf
 from tfbert.tokenization.trie import Trie
+from tfbert.tokenization.viterbi import best_pieces
 
 _UNKNOWN_PENALTY = 10.0
 _ROUNDING = 2.0**-50  # each of the additions along a word is wrong by less than this part of the sum
@@ -28,6 +29,7 @@ class Unigram:
         scores: float64 [E + 1], of the entries of the trie, and of an unknown character.
         ids: int32 [E + 1], the same for the ids.
         whole: bool [E], the entries that are one piece where they are a whole word.
+        reach: the most letters of an entry.
         guarded: bool [E], the entries in whose place a text is cut after the first character (see `load_tokenizer`).
     """
 
@@ -35,6 +37,7 @@ class Unigram:
     scores: np.ndarray
     ids: np.ndarray
     whole: np.ndarray
+    reach: int
     guarded: np.ndarray
 
     def __call__(self, letters, begins) -> tuple:
@@ -85,11 +88,19 @@ class Unigram:
             edges, begins = tf.cond(
                 tf.reduce_any(guarded), lambda: _cut(edges, begins, guarded), lambda: (edges, begins)
             )
-        starts, ends, entries = edges
+        # From here on there are no other characters than those of the words that are searched.
+        places = tf.cast(tf.where(searched)[:, 0], tf.int32)
+        starts = tf.gather(tf.cumsum(tf.cast(searched, tf.int32)) - 1, edges[0])
+        best, entries = self._best(starts, starts + edges[1] - edges[0], edges[2], tf.gather(begins, places))
+        places = tf.gather(places, best)
+        return tf.tensor_scatter_nd_update(found, places[:, tf.newaxis], tf.gather(self.ids, entries)), begins
+
+    def _best(self, starts, ends, entries, begins) -> tuple:
+        """Where the best pieces begin, and their entries, int32 [N], among all pieces, int32 [E]; begins: bool [K]."""
         size = tf.size(begins)
         single = tf.boolean_mask(starts, ends == starts + 1)
         unknown = tf.math.unsorted_segment_sum(tf.ones_like(single), single, size) == 0
-        unknown = tf.cast(tf.where(searched & unknown)[:, 0], tf.int32)
+        unknown = tf.cast(tf.where(unknown)[:, 0], tf.int32)
         starts, ends = tf.concat([starts, unknown], 0), tf.concat([ends, unknown + 1], 0)
         entries = tf.concat([entries, tf.fill([tf.size(unknown)], len(self.ids) - 1)], 0)
         scores = tf.gather(self.scores, entries)
@@ -99,18 +110,19 @@ class Unigram:
         word = tf.cumsum(tf.cast(begins, tf.int32)) - 1
         longest = tf.cast(tf.reduce_max(tf.math.segment_sum(tf.ones_like(word), word)), tf.float64)
         error = _ROUNDING * float(np.abs(self.scores).max()) * longest * longest
-        best, close = _best(starts, ends, scores, begins | (going[:-1] == 0), error)
+        best, close = best_pieces(starts, ends, scores, begins | (going[:-1] == 0), error, self.reach)
         doubtful = tf.math.unsorted_segment_sum(close, tf.gather(word, tf.gather(starts, best)), size) > 0
         doubtful = tf.gather(doubtful, tf.gather(word, starts))
 
         def again():
             own = tf.where(doubtful)[:, 0]
-            exact, _ = _best(*(tf.gather(part, own) for part in (starts, ends, scores)), begins, error)
+            exact, _ = best_pieces(
+                *(tf.gather(part, own) for part in (starts, ends, scores)), begins, error, self.reach
+            )
             return tf.concat([tf.boolean_mask(best, ~tf.gather(doubtful, best)), tf.gather(own, exact)], 0)
 
         best = tf.cond(tf.reduce_any(doubtful), again, lambda: best)
-        pieces = tf.gather(starts, best), tf.gather(self.ids, tf.gather(entries, best))
-        return tf.tensor_scatter_nd_update(found, pieces[0][:, tf.newaxis], pieces[1]), begins
+        return tf.gather(starts, best), tf.gather(entries, best)
 
 
 def _cut(edges, begins, guarded) -> tuple:
@@ -121,60 +133,6 @@ def _cut(edges, begins, guarded) -> tuple:
     count = tf.cumsum(tf.cast(cuts, tf.int32))
     stay = tf.gather(count, ends - 1) == tf.gather(count, starts)
     return tuple(tf.boolean_mask(edge, stay) for edge in edges), begins | cuts
-
-
-def _best(starts, ends, scores, blocks, error) -> tuple:
-    """The pieces on the best way through each block.
-
-    Args:
-        starts: int32 [E], where each piece begins, in characters.
-        ends: int32 [E], where it ends.
-        scores: float64 [E].
-        blocks: bool [K], where a block begins; no piece goes over from one to the next.
-        error: float64 scalar, what may be wrong with a sum.
-
-    Returns:
-        int64 [N], the numbers of the chosen pieces, in no order; int32 [N], 1 where another piece would be as good, within the error.
-    """
-    first = tf.cast(tf.where(blocks)[:, 0], tf.int32)
-    block = tf.gather(tf.cumsum(tf.cast(blocks, tf.int32)) - 1, starts)
-    # A node for each place between characters of a block, and one at either end.
-    before, after = starts + block, ends + block
-    nodes = tf.size(blocks) + tf.size(first)
-    begin = first + tf.range(tf.size(first))
-    depth = starts - tf.gather(first, block)
-    order = tf.argsort(depth)
-    sorted_before, sorted_after, sorted_scores = (tf.gather(part, order) for part in (before, after, scores))
-    longest = tf.reduce_max(depth) + 1
-    splits = tf.searchsorted(tf.gather(depth, order), tf.range(longest + 1))
-    sums = tf.fill([nodes], tf.constant(-np.inf, tf.float64))
-    sums = tf.tensor_scatter_nd_update(sums, begin[:, tf.newaxis], tf.zeros_like(begin, tf.float64))
-
-    def step(place, sums):
-        low, high = splits[place], splits[place + 1]
-        reached = tf.gather(sums, sorted_before[low:high]) + sorted_scores[low:high]
-        return place + 1, tf.tensor_scatter_nd_max(sums, sorted_after[low:high, tf.newaxis], reached)
-
-    _, sums = tf.while_loop(lambda place, _: place < longest, step, (0, sums))
-    # Of the pieces that give the best sum at their end, the longest is the way back from there.
-    good = tf.gather(sums, before) + scores == tf.gather(sums, after)
-    back = tf.math.unsorted_segment_min(tf.where(good, before, nodes), after, nodes)
-    place = tf.range(nodes)
-    jump = tf.where(back < nodes, back, place)
-    last = tf.concat([begin[1:], [nodes]], 0) - 1
-    marks = tf.math.unsorted_segment_max(tf.ones_like(last), last, nodes) > 0
-
-    def double(reach, jump, marks):
-        """From the marked nodes the next `reach` nodes on the way back become marked."""
-        there = tf.gather(jump, tf.where(marks)[:, 0])
-        more = tf.tensor_scatter_nd_update(marks, there[:, tf.newaxis], tf.ones_like(there, tf.bool))
-        return 2 * reach, tf.gather(jump, jump), more
-
-    _, _, marks = tf.while_loop(lambda reach, *_: reach <= longest, double, (1, jump, marks))
-    chosen = tf.where(good & tf.gather(marks, after) & (tf.gather(back, after) == before))[:, 0]
-    near = tf.gather(sums, before) + scores >= tf.gather(sums, after) - error
-    rivals = tf.math.unsorted_segment_sum(tf.cast(near, tf.int32), after, nodes)
-    return chosen, tf.cast(tf.gather(rivals, tf.gather(after, chosen)) > 1, tf.int32)
 
 
 def unknown_score(scores: np.ndarray) -> float:
