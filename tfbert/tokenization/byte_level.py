@@ -159,7 +159,7 @@ def _spaces(piece: str) -> tuple[int, int]:
 def problem(settings: dict) -> str | None:
     """What keeps a byte-level BPE tokenizer from being in the graph exactly; None for nothing."""
     if settings["normalizer"] is not None:
-        return f"its normalizer is {settings['normalizer']['type']}, and a byte-level BPE's is exact without one only"
+        return f"its normalizer is {settings['normalizer']['type']}; a byte-level BPE's may have none"
     pre_tokenizer = settings["pre_tokenizer"]
     if pre_tokenizer["type"] != "ByteLevel" or not pre_tokenizer["use_regex"]:
         return f"its pre-tokenizer is {json.dumps(pre_tokenizer)[:80]}, not ByteLevel with GPT-2's regular expression"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
-
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.tokenization.spelling import spellings
@@ -13,6 +11,9 @@ from tfbert.tokenization.spelling import spellings
 
 class Vocabulary:
     """The tokens of one tokenizer by their ids, and its mask token.
+
+    Attributes:
+        mask_takes_space: whether the mask token takes the white space before it, as RoBERTa's does: its own name has the space.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -25,12 +26,10 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer):
-        entries = tokenizer.get_vocab()
-        self._tokens = np.full(max(entries.values()) + 1, "", object)
-        for token, i in entries.items():
-            self._tokens[i] = token
         self._mask = tokenizer.mask_token, tokenizer.mask_token_id
         self._backend = tokenizer.backend_tokenizer
+        added = tokenizer.added_tokens_decoder.get(tokenizer.mask_token_id)
+        self.mask_takes_space = added is not None and added.lstrip
 
     @property
     def mask_token(self) -> str:
@@ -43,9 +42,17 @@ class Vocabulary:
         return self._checked()[1]
 
     def tokens(self, ids):
-        """The tokens of ids, int32 of any shape, as strings; "" for an id that the model has and the tokenizer has not."""
+        """The tokens of ids, int32 of any shape, as strings, each decoded by itself: " Paris" for RoBERTa's "ĠParis".
+
+        "" stands for an id that the model has and the tokenizer has not.
+        """
         known = (ids >= 0) & (ids < len(self._tokens))
         return tf.where(known, tf.gather(tf.constant(self._tokens), tf.where(known, ids, 0)), "")
+
+    @functools.cached_property
+    def _tokens(self) -> list[str]:
+        size = max(self._backend.get_vocab().values()) + 1
+        return self._backend.decode_batch([[i] for i in range(size)], skip_special_tokens=False)
 
     def text(self, ids):
         """The text of ids, as `tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)` gives it.
