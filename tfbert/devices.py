@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -82,9 +83,7 @@ def get_strategy(name: str = "auto"):
     _grow_memory()
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        return tf.distribute.MirroredStrategy(
-            [f"{kind}:{i}" for i, _ in enumerate(tf.config.list_logical_devices(kind))]
-        )
+        return _mirrored(tuple(f"{kind}:{i}" for i, _ in enumerate(tf.config.list_logical_devices(kind))))
     return tf.distribute.OneDeviceStrategy(device(name))
 
 
@@ -162,6 +161,12 @@ def _check_workers() -> None:
             raise InputError(
                 f"TF_CONFIG names the worker {address}, but its host is not known here ({error})"
             ) from error
+
+
+@functools.cache
+def _mirrored(names: tuple[str, ...]):
+    """One for a process: TensorFlow takes the sums of a second one over the same devices for those of the first."""
+    return tf.distribute.MirroredStrategy(names)
 
 
 def _tpu():

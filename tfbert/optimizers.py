@@ -193,24 +193,6 @@ class AdamW(keras.optimizers.AdamW):
                     f"{var_list[0].name}, ...; leave it out, or use scale"
                 )
 
-    def aggregate_gradients(self, grads_and_vars):
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            grads_and_vars = [(self._same_rows(gradient, variable), variable) for gradient, variable in grads_and_vars]
-        return super().aggregate_gradients(grads_and_vars)
-
-    def _same_rows(self, gradient, variable):
-        """A table's gradient with the same rows in every replica: not all collectives can put together what differs in length."""
-        if not isinstance(gradient, tf.IndexedSlices):
-            return gradient
-        rows = self._rows.get(self._var_key(variable))
-        if rows is None:
-            return tf.convert_to_tensor(gradient)
-        return tf.IndexedSlices(
-            _of_rows(gradient, rows, variable.shape[0]),
-            tf.constant(rows),
-            tf.constant(variable.shape.as_list(), tf.int64),
-        )
-
     def _clip_gradients(self, grads):
         # Here, and not again where Keras would.
         return super()._clip_gradients(super()._deduplicate_sparse_grad(grads))
@@ -248,7 +230,12 @@ class AdamW(keras.optimizers.AdamW):
             raise InputError(
                 f"learn_rows was called for {variable.name}, but its gradient is dense or amsgrad is on; leave learn_rows out"
             )
-        summed = _of_rows(gradient, rows, variable.shape[0])
+        among = np.full(variable.shape[0], -1, np.int32)
+        among[rows] = np.arange(len(rows))
+        found = tf.gather(tf.constant(among), gradient.indices)
+        known = tf.debugging.assert_non_negative(found, "a row has a gradient that learn_rows was not told of")
+        with tf.control_dependencies([known] if known is not None else []):
+            summed = tf.math.unsorted_segment_sum(gradient.values, found, len(rows))
         mine = self._updated[key]
         values = tf.gather(variable, rows)
         mine.assign(values if kept is None else values * kept)
@@ -293,16 +280,6 @@ class AdamW(keras.optimizers.AdamW):
         if not isinstance(config["learning_rate"], dict):
             config["learning_rate"] = float(config["learning_rate"])
         return config
-
-
-def _of_rows(gradient, rows, size: int):
-    """The gradients of some rows of a table [V, D], summed: [rows, D]; of others there must be none."""
-    among = np.full(size, -1, np.int32)
-    among[rows] = np.arange(len(rows))
-    found = tf.gather(tf.constant(among), gradient.indices)
-    known = tf.debugging.assert_non_negative(found, "a row has a gradient that learn_rows was not told of")
-    with tf.control_dependencies([known] if known is not None else []):
-        return tf.math.unsorted_segment_sum(gradient.values, found, len(rows))
 
 
 def decayed(variables: keras.Model | Iterable) -> tuple[list[str], list[str]]:
