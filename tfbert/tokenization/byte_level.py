@@ -38,10 +38,37 @@ class _Words(NamedTuple):
     end: tf.Tensor  # int32 [P] and where it ends
 
 
+class WholeWords:
+    """The words that are one piece, found by a hash of theirs, so that they need no merges.
+
+    Args:
+        words: {word: id}.
+    """
+
+    def __init__(self, words: dict[bytes, int]):
+        strings = np.array([b"", *words], object)  # of no entries one is left to find
+        with tf.init_scope():
+            keys = _hash(tf.constant(strings)).numpy()
+        order = np.argsort(keys)
+        self._keys, self._words = keys[order], strings[order]
+        self._ids = np.array([0, *words.values()], np.int32)[order]
+
+    def find(self, strings) -> tuple:
+        """The ids of strings [W], int32, and for which of them there is one, bool."""
+        at = tf.searchsorted(self._keys, _hash(strings))
+        at = tf.minimum(at, len(self._keys) - 1)
+        return tf.gather(self._ids, at), tf.gather(tf.constant(self._words), at) == strings
+
+
+def _hash(strings):
+    return tf.strings.to_hash_bucket_fast(strings, 2**63 - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class ByteLevelGraph(TokenizerGraph):
     """GPT-2's tokenizer and its kin: whatever the text, each of its bytes is in a piece."""
 
+    whole: WholeWords = dataclasses.field(repr=False)
     symbols: np.ndarray = dataclasses.field(repr=False)  # int32 [256], the id of each byte
     merges: Merges = dataclasses.field(repr=False)
     prefix_space: bool  # a text that begins with none is given one
@@ -90,17 +117,27 @@ class ByteLevelGraph(TokenizerGraph):
             tf.RaggedTensor.from_row_splits(codes.values, splits, validate=False), "UTF-8"
         )
         different, number = tf.unique(strings)
-
-        lengths = tf.strings.length(different)
-        byte_splits = tf.concat([[0], tf.cumsum(lengths)], 0)
-        symbols = tf.io.decode_raw(tf.strings.reduce_join(different), tf.uint8)
-        ids, place, piece_splits = self.merges(tf.gather(self.symbols, tf.cast(symbols, tf.int32)), byte_splits)
-        ids = tf.RaggedTensor.from_row_splits(ids, piece_splits, validate=False)
-        end = tf.concat([place[1:], byte_splits[-1:]], 0)[: tf.size(place)]
-        origin = tf.gather(byte_splits, ids.value_rowids())
-        return _Words(
-            codes, shift, splits, tf.searchsorted(first, row_splits), number, ids, place - origin, end - origin
+        # Most are in the vocabulary: those are one row of one piece each, and after them come the rows of what must be merged.
+        whole, known = self.whole.find(different)
+        others = tf.where(~known)
+        ids, place, end, splits_of = self._merged(tf.gather(different, others[:, 0]))
+        count = tf.size(whole)
+        row = tf.tensor_scatter_nd_update(tf.range(count), others, count + tf.range(tf.size(others)))
+        ids = tf.RaggedTensor.from_row_splits(
+            tf.concat([whole, ids], 0), tf.concat([tf.range(count), count + splits_of], 0), validate=False
         )
+        place = tf.concat([tf.zeros_like(whole), place], 0)
+        end = tf.concat([tf.strings.length(different), end], 0)
+        return _Words(codes, shift, splits, tf.searchsorted(first, row_splits), tf.gather(row, number), ids, place, end)
+
+    def _merged(self, strings) -> tuple:
+        """The pieces of words that are no pieces themselves: (ids, place, end, row splits), as in `_Words`."""
+        splits = tf.concat([[0], tf.cumsum(tf.strings.length(strings))], 0)
+        symbols = tf.io.decode_raw(tf.strings.reduce_join(strings), tf.uint8)
+        ids, place, piece_splits = self.merges(tf.gather(self.symbols, tf.cast(symbols, tf.int32)), splits)
+        end = tf.concat([place[1:], splits[-1:]], 0)[: tf.size(place)]
+        origin = tf.gather(splits, tf.ragged.row_splits_to_segment_ids(piece_splits))
+        return ids, place - origin, end - origin, piece_splits
 
     def _pieces(self, words: _Words) -> tuple:
         """The ids of all pieces, ragged [B, (n)], and, flat, which piece of the different words each is, and its word in W."""
@@ -129,12 +166,22 @@ def byte_level_graph(tokenizer, settings: dict) -> ByteLevelGraph:
     return ByteLevelGraph(
         template=template_of(tokenizer),
         vocabulary=Vocabulary(tokenizer),
+        whole=WholeWords(_whole(tokenizer.backend_tokenizer.model, vocabulary)),
         symbols=np.array([vocabulary.get(name, unknown) for name in sorted(BYTES, key=BYTES.get)], np.int32),
         merges=Merges([(vocabulary[a], vocabulary[b], vocabulary[a + b]) for a, b in _merges(settings)]),
         prefix_space=settings["pre_tokenizer"]["add_prefix_space"],
         trims=_trims(settings["post_processor"]),
         spaces=np.array([_spaces(piece) for piece in pieces], np.int32),
     )
+
+
+def _whole(model, vocabulary: dict[str, int]) -> dict[bytes, int]:
+    """The entries that the model makes of their own bytes."""
+    words = {}
+    for entry, i in vocabulary.items():
+        if BYTES.keys() >= set(entry) and [token.id for token in model.tokenize(entry)] == [i]:
+            words[bytes(map(BYTES.get, entry))] = i
+    return words
 
 
 def _merges(settings: dict) -> list[tuple[str, str]]:
@@ -164,7 +211,7 @@ def problem(settings: dict) -> str | None:
     if pre_tokenizer["type"] != "ByteLevel" or not pre_tokenizer["use_regex"]:
         return f"its pre-tokenizer is {json.dumps(pre_tokenizer)[:80]}, not ByteLevel with GPT-2's regular expression"
     model = settings["model"]
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model[name]:
             return f"its model has {name} = {model[name]!r}"
     return _problem_of_bytes(model) or _problem_of_merges(settings)

@@ -76,12 +76,13 @@ def _merge(table: _Table, symbols, word) -> tuple:
 
     def turn(ids, rank, word, place):
         lowest = tf.gather(tf.math.segment_min(rank, word), word)
-        pairs = _leftmost(tf.where((rank == lowest) & (rank < _NONE))[:, 0])
-        ids = tf.tensor_scatter_nd_update(ids, pairs[:, tf.newaxis], tf.gather(table.products, tf.gather(rank, pairs)))
-        gone = tf.scatter_nd(pairs[:, tf.newaxis] + 1, tf.ones_like(pairs, tf.bool), tf.shape(ids, tf.int64))
-        stay = tf.where(~gone)[:, 0]
+        at = _leftmost(tf.where((rank == lowest) & (rank < _NONE)))  # int64 [M, 1]
+        pairs = tf.cast(at[:, 0], tf.int32)
+        ids = tf.tensor_scatter_nd_update(ids, at, tf.gather(table.products, tf.gather(rank, pairs)))
+        merged = tf.scatter_nd(at + 1, tf.ones_like(pairs), tf.shape(ids, tf.int64))  # 1 where a second symbol was
+        stay = tf.where(merged < 1)[:, 0]
         ids, rank, word, place = (tf.gather(x, stay) for x in (ids, rank, word, place))
-        pairs = tf.cast(pairs, tf.int32) - tf.range(tf.size(pairs))
+        pairs -= tf.range(tf.size(pairs))
         changed = tf.concat([pairs, tf.maximum(0, pairs - 1)], 0)
         rank = tf.tensor_scatter_nd_update(rank, changed[:, tf.newaxis], _rank(table, ids, word, changed))
         return ids, rank, word, place
@@ -167,8 +168,12 @@ def _numbers(begins, size):
 
 
 def _leftmost(pairs):
-    """Of pairs that overlap, as at 3, 4, 5 in "aaaa", the first, the third, ...: what merges from the left leave."""
-    fresh = tf.concat([[True], pairs[1:] != pairs[:-1] + 1], 0)[: tf.size(pairs)]
-    run = tf.cumsum(tf.cast(fresh, tf.int32)) - 1
-    first = tf.gather(tf.boolean_mask(pairs, fresh), run)
-    return tf.boolean_mask(pairs, (pairs - first) % 2 == 0)
+    """Of pairs that overlap, as at 3, 4, 5 in "aaaa", the first, the third, ...: what merges from the left leave.
+
+    Args:
+        pairs: int64 [M, 1], ascending.
+    """
+    number = tf.range(tf.size(pairs, tf.int64))
+    run = pairs[:, 0] - number  # the same in each run: 3 - 0, 4 - 1, 5 - 2
+    first = tf.searchsorted(run, run, out_type=tf.int64)
+    return tf.gather(pairs, tf.where((number - first) % 2 == 0)[:, 0])
