@@ -102,9 +102,7 @@ class Added:
                 padded = tf.concat([codes, tf.fill([len(token)], _TEXT)], 0)
                 here = tf.reduce_all([padded[i : tf.size(codes) + i] == code for i, code in enumerate(token)], 0)
                 marker = tf.where(here, _ADDED + number, marker)
-                inside = [
-                    tf.concat([tf.zeros([i], tf.bool), here[: tf.size(here) - i]], 0) for i in range(1, len(token))
-                ]
+                inside = [tf.pad(here, [[i, 0]])[: tf.size(here)] for i in range(1, len(token))]
                 gone = tf.reduce_any(inside, 0)
                 stay = ~gone if stay is None else stay & ~gone
         added = marker > 0
@@ -143,7 +141,7 @@ class SentencePieceGraph(TokenizerGraph):
         apart |= tf.concat([[True], ids[:-1] != self.unknown], 0)
         starts, ids, value = (tf.boolean_mask(part, apart) for part in (starts, ids, value))
         start = tf.gather(words.origin, starts)
-        last = tf.concat([starts[1:], [tf.size(words.value)]], 0) - 1
+        last = tf.concat([starts[1:], [tf.size(words.value)]], 0)[: tf.size(starts)] - 1
         end = tf.gather(words.origin, last) + 1
         if self.added:
             end = tf.where(value >= _ADDED, start + tf.gather(self.added.lengths, tf.maximum(value - _ADDED, 0)), end)
