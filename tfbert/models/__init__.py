@@ -25,11 +25,13 @@ from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
+from tfbert.models.writing import CausalSteps, next_tokens, write
 
 __all__ = [
     "POOLINGS",
     "STATES",
     "Adapter",
+    "CausalSteps",
     "LoadReport",
     "adapter_of",
     "add_lora",
@@ -49,6 +51,7 @@ __all__ = [
     "lean_encoder",
     "load",
     "merge_lora",
+    "next_tokens",
     "pooled",
     "random_state",
     "read_adapter",
@@ -61,4 +64,5 @@ __all__ = [
     "weights_in_order",
     "without_padding",
     "word_embeddings",
+    "write",
 ]

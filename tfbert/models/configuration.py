@@ -69,30 +69,37 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{where}: has a quantization_config, but tfbert reads plain weights only; use the unquantized checkpoint"
         )
-    for name, allowed in ONLY.items():
+    raw = {**raw, **{name: raw[own] for name, own in family.names.items() if own in raw}}
+    for name, allowed in {**ONLY, **family.only}.items():
         if name in raw and raw[name] not in allowed:
             raise InputError(
                 f"{where}: {name} is {raw[name]!r}; tfbert's models have {allowed[0]!r} only; choose another checkpoint"
             )
     config = {name: raw[name] for name in known(family) if raw.get(name) is not None}
+    if family.inner and type(config.get("hidden_size")) is int:
+        config.setdefault("intermediate_size", family.inner * config["hidden_size"])
     check_config(config, where)
     return config
 
 
 def known(family: Family) -> tuple[str, ...]:
     """The settings of a family's config.json that tfbert knows."""
-    return (*KNOWN, *family.windows)
+    return (*KNOWN, *family.windows, *family.rates)
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
     """Raises InputError unless every setting is of its kind and within bounds; puts `id2label` in order, with int keys."""
+    family = family_of(config["model_type"], where)
     for name, largest in SIZES.items():
         if name not in config:
-            raise InputError(f"{where}: has no {name}; restore the checkpoint's config.json")
+            if name == "type_vocab_size" and not family.has_types:
+                continue
+            own = family.names.get(name, name)
+            raise InputError(f"{where}: has no {own}; restore the checkpoint's config.json")
         _whole(config, name, 1, largest, where)
     for name in TOKEN_IDS:
         _whole(config, name, 0, SIZES["vocab_size"], where)
-    for name in RATES:
+    for name in (*RATES, *family.rates):
         _number(config, name, 0, 1, where)
     for name in SCALES:
         _number(config, name, 0, 10, where)
@@ -109,7 +116,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise InputError(f"{where}: architectures is {architectures!r}; expected a list of class names")
-    for name in family_of(config["model_type"], where).windows:
+    for name in family.windows:
         _windows(config, name, where)
     _labels(config, where)
 

@@ -63,6 +63,11 @@ class Family:
         special: the special tokens whose ids the model itself looks for, by those in its config.json.
         windows: settings that are an even whole number, or a list of one for each layer.
         prepare: what is done to the built model of TF Transformers, with `global_attention` of its head, before it is used.
+        names: setting -> its name in this family's config.json, where that is another one than BERT's.
+        rates: further dropout rates.
+        only: further settings, which change what the model computes -> the values that TF Transformers has.
+        inner: how often hidden_size intermediate_size is, where config.json does not say it.
+        conv1d: whether the matrices of the layers lie in PyTorch's files as in TensorFlow, [inputs, outputs].
     """
 
     model_type: str
@@ -70,7 +75,7 @@ class Family:
     encoder: str
     word_embeddings: str
     position_embeddings: str
-    embeddings: str
+    embeddings: str | tuple[str, ...]
     layers: str
     pooler: str
     feed_forward: str
@@ -82,11 +87,20 @@ class Family:
     special: tuple[str, ...] = ("pad",)
     windows: tuple[str, ...] = ()
     prepare: Callable[[Any, str | None], None] | None = None
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rates: tuple[str, ...] = ()
+    only: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    inner: int | None = None
+    conv1d: bool = False
 
     @property
     def has_types(self) -> bool:
         """Whether the model tells the first text of a pair from the second by token_type_ids."""
         return "token_type_ids" in self.inputs
+
+    def own(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings by the names that this family's config.json gives them."""
+        return {self.names.get(name, name): value for name, value in settings.items()}
 
     def positions(self, rows: int, pad_token_id: int | None) -> int:
         """Returns how many tokens have a position of their own: `rows` is max_position_embeddings."""
@@ -225,7 +239,9 @@ LONGFORMER = Family(
     prepare=replace_attention,
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT, LONGFORMER)}
+from tfbert.models.generative import GPT2  # noqa: E402 - the rows there are made of the classes here
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT, LONGFORMER, GPT2)}
 
 
 def family_of(model_type, where: str = "config.json") -> Family:
@@ -237,7 +253,7 @@ def family_of(model_type, where: str = "config.json") -> Family:
         >>> family_of("brt")
         Traceback (most recent call last):
         ...
-        tfbert.errors.InputError: config.json: model_type is 'brt'; tfbert knows bert, longformer. Did you mean 'bert'?
+        tfbert.errors.InputError: config.json: model_type is 'brt'; tfbert knows bert, longformer, gpt2. Did you mean 'bert'?
     """
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(

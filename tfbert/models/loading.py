@@ -104,7 +104,7 @@ def load(
     config = change_config(config, config_changes, f"the settings for {folder}")
     config["architectures"] = [kind.pytorch_class]
     with quiet():
-        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**config))
+        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**family.own(config)))
         model.build_in_name_scope()
         _build_dropout(model)
     if family.prepare is not None:
@@ -148,6 +148,7 @@ def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Fam
     """Compares the sizes that config.json claims with the files, before memory is taken for them."""
     last = f"{family.layers}{config['num_hidden_layers'] - 1}.{family.feed_forward}"
     hidden = config["hidden_size"]
+    inner = (config["intermediate_size"], hidden)
     for name, shape, settings in (
         (family.word_embeddings, (config["vocab_size"], hidden), "vocab_size and hidden_size"),
         (
@@ -155,7 +156,7 @@ def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Fam
             (config["max_position_embeddings"], hidden),
             "max_position_embeddings and hidden_size",
         ),
-        (last, (config["intermediate_size"], hidden), "num_hidden_layers, intermediate_size and hidden_size"),
+        (last, inner[::-1] if family.conv1d else inner, "num_hidden_layers, intermediate_size and hidden_size"),
     ):
         if name not in tensors:
             raise InputError(

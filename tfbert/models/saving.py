@@ -83,7 +83,7 @@ def _config(model, family: Family) -> dict[str, Any]:
     """The settings that `configuration` knows, in full, so that no reader's defaults matter; no path of this machine among them."""
     config = model.config
     settings = {
-        name: getattr(config, name, None)
+        family.names.get(name, name): getattr(config, family.names.get(name, name), None)
         for name in sorted(known(family))
         if name not in ("id2label", "label2id", "num_labels")
     }

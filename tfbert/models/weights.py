@@ -21,6 +21,7 @@ from tfbert.models.families import Family
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
+ROW = "row"  # how a bias is turned that has one row in TensorFlow, [1, outputs], as those of GPT-2's Conv1D
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +148,16 @@ def variables_of(model, family: Family) -> dict[str, tuple]:
     variables = {}
     for variable in model.weights:
         name, turn = names.convert_tf_weight_name_to_pt_weight_name(variable.name, tf_weight_shape=variable.shape)
+        if name.endswith(".bias") and variable.shape.rank == 2:
+            turn = ROW
         variables[canonical(name, family)] = (variable, turn)
     return variables
 
 
 def turned(values: np.ndarray, turn, *, to_tf: bool) -> np.ndarray:
     """Turns a matrix from PyTorch's [outputs, inputs] to TensorFlow's [inputs, outputs], or back; leaves vectors and tables alone."""
+    if turn == ROW:
+        return values[np.newaxis] if to_tf else values[0]
     return transformers.modeling_tf_pytorch_utils.apply_transpose(turn, values, pt_to_tf=to_tf)
 
 

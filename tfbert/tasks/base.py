@@ -132,6 +132,10 @@ class Task(abc.ABC):
 
     # 3. outputs -> answers; the same functions in evaluation and in the exported graph
 
+    def outputs(self, model, rows: Rows) -> dict[str, Any]:
+        """The model's outputs for rows that are answered or scored; a task that writes text has the model do it here."""
+        return model(rows.ids, training=False)
+
     @abc.abstractmethod
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         """Turns the model's outputs for `rows` into numbers per example (probabilities, say), as TensorFlow operations."""
@@ -142,6 +146,10 @@ class Task(abc.ABC):
 
         `texts` are the inputs, {name: string [B]}; `pieces` is the tokenizer, as in `rows`, whose `vocabulary` names tokens.
         """
+
+    def read(self, inferred: dict[str, np.ndarray], pieces) -> dict[str, np.ndarray]:
+        """The numbers of `infer` with what is read off them in text before they are scored (default: nothing)."""
+        return inferred
 
     @abc.abstractmethod
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

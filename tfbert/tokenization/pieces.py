@@ -19,8 +19,8 @@ _CHUNK = 1024
 
 
 class RustPieces:
-    """A training tokenizer in the form of the graph's: `template`, `vocabulary` and `ids_and_offsets`, which give what those of
-    `TokenizerGraph` give.
+    """A training tokenizer in the form of the graph's: `template`, `vocabulary`, `ids_and_offsets` and `detokenize`, which give what those
+    of `TokenizerGraph` give.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -74,6 +74,19 @@ class RustPieces:
         splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         flat = np.concatenate(parts, 1)
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
+
+    def detokenize(self, ids):
+        """The text of ids without special tokens, as `TokenizerGraph.detokenize` gives it.
+
+        Args:
+            ids: int32 [B, n]; those that the tokenizer has not, such as -1, are no text.
+
+        Returns:
+            string [B].
+        """
+        size = self._backend.get_vocab_size()
+        rows = [[i for i in row if 0 <= i < size] for row in tf.convert_to_tensor(ids).numpy().tolist()]
+        return tf.constant(self._backend.decode_batch(rows, skip_special_tokens=True), tf.string, [len(rows)])
 
 
 def _flat(encodings, lengths: np.ndarray) -> np.ndarray:

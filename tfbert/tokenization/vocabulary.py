@@ -9,7 +9,7 @@ from tfbert.errors import InputError
 
 
 class Vocabulary:
-    """The tokens of one tokenizer by their ids, and its mask token.
+    """The tokens of one tokenizer by their ids, its mask token, and those that begin and end a text.
 
     Args:
         tokenizer: what `load_tokenizer` returns.
@@ -27,6 +27,7 @@ class Vocabulary:
         for token, i in entries.items():
             self._tokens[i] = token
         self._mask = tokenizer.mask_token, tokenizer.mask_token_id
+        self._begin, self._end = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     @property
     def mask_token(self) -> str:
@@ -37,6 +38,20 @@ class Vocabulary:
     def mask_id(self) -> int:
         """The id of the mask token."""
         return self._checked()[1]
+
+    @property
+    def end_id(self) -> int:
+        """The id of the token that ends a text, GPT-2's "<|endoftext|>"; InputError where the tokenizer has none."""
+        if self._end is None:
+            raise InputError(
+                "the tokenizer has no token that ends a text (eos_token); choose the checkpoint of a model that writes text"
+            )
+        return self._end
+
+    @property
+    def begin_id(self) -> int:
+        """The id of the token that a text begins after: where the tokenizer has none, the one that ends the text before."""
+        return self.end_id if self._begin is None else self._begin
 
     def tokens(self, ids):
         """The tokens of ids, int32 of any shape, as strings; "" for an id that the model has and the tokenizer has not."""
