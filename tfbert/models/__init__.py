@@ -25,7 +25,7 @@ from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
-from tfbert.models.writing import CausalSteps, next_tokens, write
+from tfbert.models.writing import CausalSteps, can_write, next_tokens, write
 
 __all__ = [
     "POOLINGS",
@@ -38,6 +38,7 @@ __all__ = [
     "as_keras",
     "at_masked",
     "by_choice",
+    "can_write",
     "check_precision",
     "check_task",
     "check_tokenizer",

@@ -56,8 +56,8 @@ class CausalLM(Generating):
         super().__post_init__()
         if self.max_new_tokens >= self.max_length:
             raise InputError(
-                f"max_new_tokens is {self.max_new_tokens}, but a row has max_length {self.max_length} tokens, the prompt's and the new ones; "
-                "raise the latter, or lower the former"
+                f"max_new_tokens is {self.max_new_tokens}, but a row has max_length {self.max_length} tokens, prompt and answer; raise "
+                "the latter, or lower the former"
             )
 
     # 1. examples -> features

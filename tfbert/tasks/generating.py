@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import metrics, tokenization
+from tfbert._compat import tf
 from tfbert.decoding.generation import Generation
 from tfbert.errors import InputError
 from tfbert.sources import Examples
@@ -86,7 +87,7 @@ class Generating(Task):
 
     def answer(self, inferred: Mapping[str, Any], texts: Mapping[str, Any], pieces) -> dict[str, Any]:
         if "generated" not in inferred:  # of examples whose loss alone was asked for
-            return {"generated_text": np.full(len(inferred["loss"]), b"", object)}
+            return {"generated_text": tf.fill(tf.shape(inferred["loss"]), "")}
         return {"generated_text": pieces.detokenize(inferred["generated"])}
 
     def read(self, inferred: dict[str, np.ndarray], pieces) -> dict[str, np.ndarray]:

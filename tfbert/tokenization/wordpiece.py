@@ -233,9 +233,10 @@ def _spelling(tokenizer, settings: dict) -> np.ndarray | None:
     decoder = tokenizer.backend_tokenizer.decoder
     if (settings.get("decoder") or {}).get("type") != "WordPiece":
         return None
+    special = {token["id"] for token in settings["added_tokens"] if token["special"]}
     spelt = np.full((max(tokenizer.get_vocab().values()) + 1, 2), "", object)
     for token, i in tokenizer.get_vocab().items():
-        if i not in tokenizer.all_special_ids:
+        if i not in special:
             spelt[i] = decoder.decode([token]), decoder.decode(["a", token])[1:]
     return spelt
 
