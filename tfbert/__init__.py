@@ -40,6 +40,7 @@ _HOMES = {
     "MultipleChoice": "tfbert.tasks",
     "SentenceEmbedder": "tfbert.serving",
     "SentenceEmbedding": "tfbert.tasks",
+    "Seq2Seq": "tfbert.tasks",
     "SequenceClassification": "tfbert.tasks",
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",

@@ -25,7 +25,7 @@ from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
-from tfbert.models.writing import CausalSteps, can_write, next_tokens, write
+from tfbert.models.writing import CausalSteps, Seq2SeqSteps, can_write, next_tokens, text_to_text, write
 
 __all__ = [
     "POOLINGS",
@@ -33,6 +33,7 @@ __all__ = [
     "Adapter",
     "CausalSteps",
     "LoadReport",
+    "Seq2SeqSteps",
     "adapter_of",
     "add_lora",
     "as_keras",
@@ -59,6 +60,7 @@ __all__ = [
     "reinitialize",
     "save",
     "sentence_encoder",
+    "text_to_text",
     "transformer_of",
     "unfreeze",
     "wanted",

@@ -30,7 +30,7 @@ def as_keras(model):
         TensorShape([None, 2])
     """
     family = family_of(model.config.model_type)
-    head = next(head for head in family.heads.values() if head.tf_class == type(model).__name__)
+    head = family.head_of(model)
     inputs = {name: keras.Input([None] * (head.rank - 1), dtype="int32", name=name) for name in family.inputs}
     outputs = model(inputs)
     # A layer, not tf.cast: it carries the output's name, which Keras' losses and metrics go by.
@@ -112,7 +112,8 @@ def at_masked(model):
         return tf.gather(both[0], places, batch_dims=1)
 
     picked = keras.layers.Lambda(gather, name="at_masked")([hidden, inputs["masked"]])
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.get_lm_head()(picked))
+    guess = family_of(model.config.model_type).head_of(model).guess
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(guess(model, picked))
     wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
     object.__setattr__(wrapped, "transformer", model)
     return wrapped

@@ -12,7 +12,7 @@ from tfbert._compat import transformers
 from tfbert.errors import InputError
 from tfbert.files import new_directory, told, write_json
 from tfbert.models.configuration import known
-from tfbert.models.families import Family, Head, family_of
+from tfbert.models.families import Family, family_of
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.lora import adapted
 from tfbert.models.weights import WHOLE, turned, variables_of
@@ -61,12 +61,8 @@ def _write(model, family: Family, arrays: dict[str, np.ndarray], folder: Path, t
 
 def name_in_pytorch(name: str, family: Family, model) -> str:
     """The name in PyTorch's model of the same class: a model with a head has the encoder's prefix, a bare one has not."""
-    head = _head(model, family)
+    head = family.head_of(model)
     return name if not head.weights or name.startswith(head.weights) else family.encoder + name
-
-
-def _head(model, family: Family) -> Head:
-    return next(head for head in family.heads.values() if head.tf_class == type(model).__name__)
 
 
 def _values(name: str, values: np.ndarray, turn) -> np.ndarray:
@@ -90,7 +86,7 @@ def _config(model, family: Family) -> dict[str, Any]:
     labels = dict(sorted(config.id2label.items()))
     return {
         **{name: value for name, value in settings.items() if value is not None},
-        "architectures": [_head(model, family).pytorch_class],
+        "architectures": [family.head_of(model).pytorch_class],
         "dtype": "float32",
         "id2label": {str(key): name for key, name in labels.items()},
         "label2id": {name: key for key, name in labels.items()},

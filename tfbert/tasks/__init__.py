@@ -12,6 +12,7 @@ from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
+from tfbert.tasks.seq2seq import Seq2Seq
 from tfbert.tasks.sequence_classification import SequenceClassification
 from tfbert.tasks.token_classification import TokenClassification
 
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
         SentenceEmbedding,
         MaskedLM,
         CausalLM,
+        Seq2Seq,
     )
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "MultipleChoice",
     "QuestionAnswering",
     "SentenceEmbedding",
+    "Seq2Seq",
     "SequenceClassification",
     "Task",
     "TokenClassification",
