@@ -2,7 +2,7 @@
 
     python benchmarks/parity.py ../shared/data [TOKENIZER ...]
 
-Reads tokenizers/TOKENIZER/vocab.txt (default: the four BERT vocabularies) under the folder. The strings are every code
+Reads tokenizers/TOKENIZER under the folder (default: the four BERT vocabularies, GPT-2's and RoBERTa's). The strings are every code
 point c as "a{c}b {c}" (surrogates are no text), the lines of emoji-test.txt, the big list of naughty strings, the
 Declaration of Human Rights in 388 languages and WikiText-2, each line also in NFC and NFD. Prints one JSON object for each
 tokenizer.
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -22,7 +24,27 @@ import tfbert
 from tfbert._compat import tf
 from tfbert.tokenization import graph_tokenizer
 
-TOKENIZERS = ("bert-base-uncased", "bert-base-cased", "bert-base-multilingual-cased", "bert-base-chinese")
+TOKENIZERS = (
+    "bert-base-uncased",
+    "bert-base-cased",
+    "bert-base-multilingual-cased",
+    "bert-base-chinese",
+    "gpt2",
+    "roberta-base",
+)
+# What reads the two files of a byte-level vocabulary, which do not say it themselves.
+BYTE_LEVEL = {"gpt2": "GPT2Tokenizer", "roberta-base": "RobertaTokenizer"}
+
+
+def load(folder: Path):
+    """The tokenizer of a folder with vocab.txt, or with the vocab.json and merges.txt of one in BYTE_LEVEL."""
+    if folder.name not in BYTE_LEVEL:
+        return tfbert.load_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(folder / name, place)
+        (Path(place) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": BYTE_LEVEL[folder.name]}))
+        return tfbert.load_tokenizer(place)
 
 
 def code_points() -> list[str]:
@@ -78,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     points, real = code_points(), lines(arguments.data)
     for name in arguments.tokenizer:
-        tokenizer = tfbert.load_tokenizer(arguments.data / "tokenizers" / name)
+        tokenizer = load(arguments.data / "tokenizers" / name)
         graph = graph_tokenizer(tokenizer)
         wrong = differing(graph, tokenizer, points) + differing(graph, tokenizer, real)
         for text in wrong[:10]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -371,19 +372,32 @@ def test_a_tokenizer_with_another_separator_is_told(folder):
         models.check_tokenizer(model, tokenizer, max_length=32)
 
 
-def test_a_byte_level_tokenizer_is_one_clear_error(tmp_path):
-    """Real Longformers have RoBERTa's tokenizer, which cannot be exported; it is said before the training."""
+@pytest.mark.parametrize("name", ["tokens", "questions"])
+def test_a_byte_level_tokenizer_goes_the_whole_way(name, tmp_path):
+    """Real Longformers have RoBERTa's."""
     place = tmp_path / "checkpoint"
-    models.save(theirs(None), place)
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *pre_tokenizers.ByteLevel.alphabet()]
-    tokenizer = Tokenizer(kinds.BPE({token: i for i, token in enumerate(tokens[:60])}, [], unk_token="<unk>"))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokens = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+        *sorted(pre_tokenizers.ByteLevel.alphabet()),
+        "Ġt",
+        "he",
+        "Ġthe",
+    ]
+    merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]
+    tokenizer = Tokenizer(kinds.BPE({token: i for i, token in enumerate(tokens)}, merges, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    models.save(theirs(None, vocab_size=len(tokens), max_position_embeddings=200), place)
     transformers.LongformerTokenizerFast(tokenizer_object=tokenizer).save_pretrained(place)
-    task, examples = CASES["single"]
-    settings = {"directory": tmp_path / "run", "epochs": 1, "report": False}
-    with pytest.raises(InputError, match="its model is BPE, not WordPiece; train without an export") as caught:
-        tfbert.fine_tune(task, place, examples, examples, **settings)
-    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
-    tuned = tfbert.fine_tune(task, place, examples, examples, **settings, export=False)
-    assert len(tfbert.predict(tuned.task, tuned.model, tuned.tokenizer, ["good"])) == 1
+    task, examples = CASES[name]
+    task = dataclasses.replace(task, max_length=128)
+    tuned = tfbert.fine_tune(task, place, examples, examples, directory=tmp_path / "run", epochs=1, report=False)
+    texts = contract.texts_for(tuned.task)
+    answers = tfbert.Predictor(tmp_path / "run" / "1")(texts)
+    contract.close(tfbert.predict(tuned.task, tuned.model, tuned.tokenizer, texts), answers, 1e-5)
+    assert unservable(tmp_path / "run" / "1", "2.19") == []

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers import models as kinds
 
 import tfbert
 from tfbert import models, serving, tasks, tokenization
@@ -53,6 +55,36 @@ def test_masks_stand_where_the_training_tokenizer_has_them(tiny, theirs, graph):
     masks = np.array(expected["input_ids"]) == tokenizer.mask_token_id
     assert masks.sum() == 9
     np.testing.assert_array_equal(rows.ids["masked"], masks & (masks.cumsum(1) == 1))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_mask_that_takes_the_space_before_it(graph):
+    """RoBERTa's does: "is <mask>" is "is" and the mask, which stands for " Paris"."""
+    names = ["<s>", "<pad>", "</s>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġis"]
+    merges = [("Ġ", "is"), ("i", "s")]
+    vocabulary = {name: i for i, name in enumerate([*names, "is"])}
+    backend = Tokenizer(kinds.BPE(vocabulary, merges[::-1]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    special = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    mask = transformers.AddedToken("<mask>", lstrip=True, special=True)
+    theirs, ours = (
+        transformers.PreTrainedTokenizerFast(tokenizer_object=backend, mask_token=mask, **special) for _ in range(2)
+    )
+    ours.backend_tokenizer.encode_special_tokens = True
+    pieces = tokenization.graph_tokenizer(ours) if graph else tokenization.RustPieces(ours)
+    texts = [
+        "It is <mask> .",
+        "is \t\n<mask>\u2003 <mask> is<mask>",
+        " <mask>",
+        "<mask>",
+        "\u200b <mask>\x85<mask> ",
+        "no ",
+    ]
+    rows = tasks.MaskedLM(max_length=64).rows(pieces, {"text": tf.constant(texts)})
+    np.testing.assert_array_equal(rows.ids["input_ids"], theirs(texts, padding=True)["input_ids"])
+    found = pieces.vocabulary.tokens(tf.constant([vocabulary["Ġis"], vocabulary["is"], 3, 999]))
+    assert found.numpy().tolist() == [b" is", b"is", b"<mask>", b""]
 
 
 def test_of_special_tokens_a_text_holds_the_mask_alone(made):

@@ -241,7 +241,7 @@ class _Tables:
         """The ids and the mask of some rows, int64 [r], padded to the longest of them, or to a length of `pad_to`."""
         picked = {name: tf.gather(table, rows) for name, table in self.ragged.items()}
         lengths = next(iter(picked.values())).row_lengths()
-        width = tf.reduce_max(lengths)
+        width = tf.maximum(tf.reduce_max(lengths), 1)  # as in the graph: GPT-2 has no special tokens, and "" no token
         if pad_to:
             choices = tf.constant(pad_to, tf.int64)
             width = tf.reduce_min(tf.boolean_mask(choices, choices >= width))

@@ -21,6 +21,8 @@ from tfbert.tasks.base import Task
 from tfbert.tokenization import Rows
 
 SCORINGS = ("masked", "pseudo")
+# What Unicode calls white space; RE2's \s is ASCII's alone.
+_SPACE_AT_END = "[\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}]+$"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,14 +151,17 @@ class MaskedLM(Task):
         """The ids of texts [B] with the masks among them, and the place of the first mask, -1 where there is none.
 
         "a [MASK] b [MASK]" is the parts "a ", " b ", ""; each is tokenized by itself, as Hugging Face's tokenizers do, and a mask
-        comes after each but the last.
+        comes after each but the last. Where the mask token takes the white space before it, the parts are "a", " b", "".
         """
         parts = tf.strings.split(texts, pieces.vocabulary.mask_token)
-        found = pieces.ids_and_offsets(parts.values).ids  # ragged [P, (m)]
         counts = tf.cast(parts.row_lengths(), tf.int32)
         last = tf.cast(parts.row_splits[1:], tf.int32) - 1
-        follows = tf.ones_like(found.row_lengths(), tf.int32)
+        follows = tf.ones_like(tf.strings.length(parts.values))
         follows = tf.tensor_scatter_nd_update(follows, last[:, tf.newaxis], tf.zeros_like(last))
+        strings = parts.values
+        if pieces.vocabulary.mask_takes_space:
+            strings = tf.where(follows > 0, tf.strings.regex_replace(strings, _SPACE_AT_END, ""), strings)
+        found = pieces.ids_and_offsets(strings).ids  # ragged [P, (m)]
         masks = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(follows)], pieces.vocabulary.mask_id), follows)
         joined = tf.concat([found, tf.cast(masks.with_row_splits_dtype(found.row_splits.dtype), tf.int32)], 1)
         ids = tf.RaggedTensor.from_row_splits(joined.values, tf.gather(joined.row_splits, parts.row_splits))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 
-import tokenizers
-
 from tfbert.errors import InputError
-from tfbert.tokenization import wordpiece
+from tfbert.tokenization import byte_level, sentencepiece, wordpiece
 from tfbert.tokenization.tokenizer_graph import TokenizerGraph
 
-# By the type of the model in tokenizer.json: what tells why a tokenizer's graph would not be exact, and what makes the graph.
-_KINDS = {"WordPiece": (wordpiece.problem, wordpiece.wordpiece_graph)}
+# By the kind of the model in tokenizer.json: what tells why a tokenizer's graph would not be exact, and what makes the graph.
+_KINDS = {
+    "WordPiece": (wordpiece.problem, wordpiece.wordpiece_graph),
+    "byte-level BPE": (byte_level.problem, byte_level.byte_level_graph),
+    "Unigram": (sentencepiece.problem, sentencepiece.sentencepiece_graph),
+}
 
 
 def graph_tokenizer(tokenizer) -> TokenizerGraph:
@@ -37,7 +39,7 @@ def graph_tokenizer(tokenizer) -> TokenizerGraph:
         ([[0, 6]], [[6, 7]])
     """
     settings = _supported(tokenizer)
-    _, make = _KINDS[settings["model"]["type"]]
+    _, make = _KINDS[_kind(settings)]
     return make(tokenizer, settings)
 
 
@@ -48,14 +50,14 @@ def check_graph(tokenizer) -> None:
 
 def _supported(tokenizer) -> dict:
     """The settings of the Rust tokenizer, as tokenizer.json has them; whatever the graph cannot repeat is refused."""
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    settings = json.loads(backend.to_str())
-    kind = settings["model"]["type"]
+    # Not of a copy: scores of a Unigram model are a little different after they were written as JSON and read again.
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    kind = _kind(settings)
     if kind not in _KINDS:
-        problem = f"its model is {kind}, not {' or '.join(_KINDS)}"
-    elif added := [token["content"] for token in settings["added_tokens"] if not token["special"]]:
+        problem = f"its model is {kind}, not one of {', '.join(_KINDS)}"
+    elif kind != "Unigram" and (
+        added := [token["content"] for token in settings["added_tokens"] if not token["special"]]
+    ):
         problem = f"it has added tokens that are not special ({added[0]!r}, ...)"
     elif tokenizer.truncation_side != "right":
         problem = "it cuts long texts on the left"
@@ -67,3 +69,9 @@ def _supported(tokenizer) -> dict:
             "and predict need none"
         )
     return settings
+
+
+def _kind(settings: dict) -> str:
+    """The type of the model; a BPE of bytes, whose pre-tokenizer makes them, is another kind than one of characters."""
+    kind = settings["model"]["type"]
+    return "byte-level BPE" if kind == "BPE" and '"ByteLevel"' in json.dumps(settings["pre_tokenizer"]) else kind

@@ -24,7 +24,8 @@ def load_tokenizer(checkpoint: str | Path):
 
     Special tokens in a text ("[SEP]", "<s>") are read as the characters they are, in every later call and after
     `save_pretrained`. Truncation and padding that tokenizer.json may ask for are switched off: they are for `encode`
-    and `make_dataset` to decide. Code that a checkpoint brings along is never run.
+    and `make_dataset` to decide. Offsets of byte-level pieces never hold the space before a word, so that no entity or
+    answer begins with it; GPT-2's own do. Code that a checkpoint brings along is never run.
 
     A folder that holds nothing but vocab.txt is a BERT vocabulary, read as uncased when no entry has a capital letter.
 
@@ -54,6 +55,7 @@ def load_tokenizer(checkpoint: str | Path):
     backend.no_truncation()
     backend.no_padding()
     _make_special(tokenizer)
+    _trim_offsets(backend)
     tokenizer.model_input_names = _inputs(folder, tokenizer.model_input_names)
     return tokenizer
 
@@ -193,6 +195,17 @@ def _make_special(tokenizer) -> None:
     backend.encode_special_tokens = True
     if isinstance(backend.model, tokenizers.models.Unigram):
         _guard_unigram(backend, [token for token in tokenizer.all_special_tokens if len(token) > 1])
+
+
+def _trim_offsets(backend) -> None:
+    """Takes the space off the offsets of byte-level pieces, " Paris", where the post-processor does not do it."""
+    settings = json.loads(backend.to_str())
+    pre_tokenizer, now = settings["pre_tokenizer"] or {}, backend.post_processor
+    if pre_tokenizer.get("type") == "ByteLevel" and '"trim_offsets": true' not in json.dumps(
+        settings["post_processor"]
+    ):
+        trim = tokenizers.processors.ByteLevel(trim_offsets=True, add_prefix_space=pre_tokenizer["add_prefix_space"])
+        backend.post_processor = tokenizers.processors.Sequence([*([now] if now else []), trim])
 
 
 def _guard_unigram(backend, specials: list[str]) -> None:

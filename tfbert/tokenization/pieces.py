@@ -76,17 +76,14 @@ class RustPieces:
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
 
     def detokenize(self, ids):
-        """The text of ids without special tokens, as `TokenizerGraph.detokenize` gives it.
+        """The text of ids, string [B], as the decoder of the Rust tokenizer gives it; see `Vocabulary.text`.
 
         Args:
-            ids: int32 [B, n]; those that the tokenizer has not, such as -1, are no text.
-
-        Returns:
-            string [B].
+            ids: int32 [B, n], dense or ragged.
         """
-        size = self._backend.get_vocab_size()
-        rows = [[i for i in row if 0 <= i < size] for row in tf.convert_to_tensor(ids).numpy().tolist()]
-        return tf.constant(self._backend.decode_batch(rows, skip_special_tokens=True), tf.string, [len(rows)])
+        rows = ids.to_list() if isinstance(ids, tf.RaggedTensor) else np.asarray(ids).tolist()
+        texts = [self._backend.decode([i for i in row if i >= 0], skip_special_tokens=True) for row in rows]
+        return tf.constant(texts, tf.string, [len(texts)])
 
 
 def _flat(encodings, lengths: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ class Template:
             way: what is kept of a longer text: "head", "tail" or "head+tail" (see `keep`).
 
         Returns:
-            {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row (the special tokens alone for B = 0).
+            {"input_ids", "attention_mask", "token_type_ids"}: int32 [B, T], T the longest row (the special tokens alone for B = 0),
+            and at least 1.
 
         Example:
             >>> bert = Template((Segment((101,), 0, None), Segment((), 0, 0), Segment((102,), 0, None)), (), pad_id=0)
@@ -102,7 +103,7 @@ class Template:
         starts, counts = tf.stack(starts, 1), tf.stack(counts, 1)  # int32 [R, S]
         places = tf.ragged.range(tf.reshape(starts, [-1]), tf.reshape(starts + counts, [-1])).values
         total = tf.reduce_sum(counts, 1)
-        longest = tf.maximum(tf.reduce_max(total), len(fixed))
+        longest = tf.maximum(tf.reduce_max(total), max(1, len(fixed)))  # no model takes rows without a place
 
         def rows(values, fill):
             ragged = tf.RaggedTensor.from_row_lengths(tf.gather(values, places), total, validate=False)

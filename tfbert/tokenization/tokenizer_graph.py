@@ -63,15 +63,6 @@ class TokenizerGraph(abc.ABC):
             Pieces: ids, start, end and word, ragged int32 [B, (n)], without special tokens and never truncated.
         """
 
-    @abc.abstractmethod
     def detokenize(self, ids):
-        """The text of ids without special tokens, equal to `tokenizer.decode(ids, skip_special_tokens=True)` without its cleaning up.
-
-        Bytes that are no UTF-8, as of a character that is cut, become U+FFFD.
-
-        Args:
-            ids: int32 [B, n], dense or ragged; those that the tokenizer has not, such as -1, are no text.
-
-        Returns:
-            string [B].
-        """
+        """The text of ids; see `Vocabulary.text`."""
+        return self.vocabulary.text(ids)

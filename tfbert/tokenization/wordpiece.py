@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tfbert._compat import tf, tf_text
-from tfbert.errors import InputError
 from tfbert.tokenization import characters
 from tfbert.tokenization.characters import CharacterTable, character_table
 from tfbert.tokenization.rows import Pieces
@@ -46,7 +45,6 @@ class WordPieceGraph(TokenizerGraph):
     ids: np.ndarray | None = dataclasses.field(repr=False)  # int32 [V], where the vocabulary's ids are not 0, 1, 2, ...
     outside: int  # a code point that no vocabulary entry holds
     longest_word: int  # in characters; a longer one is [UNK]
-    spelling: np.ndarray | None = dataclasses.field(repr=False)  # string [V, 2] (see `_spelling`)
 
     def tokenize(self, text):
         words = self._words(tf.convert_to_tensor(text, tf.string))
@@ -76,18 +74,6 @@ class WordPieceGraph(TokenizerGraph):
         origin = tf.gather(words.row_splits, row)
         flat = (self._ids(found.values), start - origin, end - origin, word - tf.gather(first_words, row))
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
-
-    def detokenize(self, ids):
-        if self.spelling is None:
-            raise InputError("ids cannot be made text in the graph: the tokenizer's decoder is not WordPiece's")
-        ids = ids.to_tensor(-1) if isinstance(ids, tf.RaggedTensor) else tf.convert_to_tensor(ids)
-        known = (ids >= 0) & (ids < len(self.spelling))
-        forms = tf.gather(tf.constant(self.spelling), tf.where(known, ids, 0))  # string [B, n, 2]
-        # A special token has no form at all; the first of those that have one begins the text.
-        there = known & (forms[:, :, 1] != "")
-        begins = there & (tf.cumsum(tf.cast(there, tf.int32), axis=1) == 1)
-        spelt = tf.where(begins, forms[:, :, 0], tf.where(there, forms[:, :, 1], ""))
-        return tf.strings.reduce_join(spelt, 1)
 
     def _words(self, text) -> _Words:
         """Decodes, normalizes and cuts into words."""
@@ -221,24 +207,7 @@ def wordpiece_graph(tokenizer, settings: dict) -> WordPieceGraph:
         ids=None if np.array_equal(ids, np.arange(len(ids))) else ids,
         outside=next(c for c in range(0x10FFFD, 0, -1) if chr(c) not in alphabet),
         longest_word=model["max_input_chars_per_word"],
-        spelling=_spelling(tokenizer, settings),
     )
-
-
-def _spelling(tokenizer, settings: dict) -> np.ndarray | None:
-    """Each token as it stands at a text's beginning, and after another one: string [V, 2], "" for special tokens.
-
-    None where tokens are joined in another way than WordPiece's, which spells each by itself.
-    """
-    decoder = tokenizer.backend_tokenizer.decoder
-    if (settings.get("decoder") or {}).get("type") != "WordPiece":
-        return None
-    special = {token["id"] for token in settings["added_tokens"] if token["special"]}
-    spelt = np.full((max(tokenizer.get_vocab().values()) + 1, 2), "", object)
-    for token, i in tokenizer.get_vocab().items():
-        if i not in special:
-            spelt[i] = decoder.decode([token]), decoder.decode(["a", token])[1:]
-    return spelt
 
 
 def problem(settings: dict) -> str | None:
