@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
-import tokenizers
+import tiny_writers
 
 from tfbert import models
 from tfbert._compat import keras, transformers
@@ -75,26 +75,11 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gpt2(tiny, tmp_path_factory) -> Path:
-    """A GPT-2 of the same size, with the words of `tiny` as its tokens and one token that begins and ends texts."""
-    folder = tmp_path_factory.mktemp("tiny-gpt2") / "tiny-gpt2"
-    backend = tokenizers.Tokenizer.from_file(str(tiny / "tokenizer.json"))
-    backend.post_processor = tokenizers.processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", bos_token="[SEP]", eos_token="[SEP]", pad_token="[PAD]"
-    )
-    keras.utils.set_random_seed(8)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_inner=48,
-        n_positions=64,
-        bos_token_id=3,
-        eos_token_id=3,
-        initializer_range=0.3,
-    )
-    model = transformers.TFGPT2LMHeadModel(config)
-    model.build_in_name_scope()
-    models.save(model, folder, tokenizer)
-    return folder
+    """A GPT-2 of two layers, with the words of `tiny` as its tokens."""
+    return tiny_writers.gpt2(tiny, tmp_path_factory.mktemp("tiny-gpt2") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tiny, tmp_path_factory) -> Path:
+    """A T5 of two layers each, with the words of `tiny` as its tokens."""
+    return tiny_writers.t5(tiny, tmp_path_factory.mktemp("tiny-t5") / "tiny-t5")

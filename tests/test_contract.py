@@ -163,15 +163,19 @@ CASES = {
         tasks.CausalLM(max_length=24, max_new_tokens=5, num_beams=2),
         [{"text": row["text_pair"], "target": row["text"]} for row in rows(48, lambda i, good: good)],
     ),
+    "text to text": (
+        tasks.Seq2Seq(max_length=24, max_new_tokens=5, prefix="the "),
+        [{"text": row["text"], "target": row["text_pair"]} for row in rows(48, lambda i, good: good)],
+    ),
     "regression": (
         tasks.SequenceClassification(max_length=32, kind="regression"),
         rows(48, lambda i, good: 2.5 * good + 0.01 * i),
     ),
 }
 
-CHECKPOINTS = {"causal-lm": "tiny_gpt2"}  # by the task; of others "tiny"
+CHECKPOINTS = {"causal-lm": "tiny_gpt2", "seq2seq": "tiny_t5"}  # by the task; of others "tiny"
 # Tasks that learn from text alone; what they are scored on is not what they are asked.
-OF_TEXT = ("masked-lm", "causal-lm")
+OF_TEXT = ("masked-lm", "causal-lm", "seq2seq")
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tfbert import tokenization
 from tfbert.errors import InputError, suggest
 from tfbert.features import Features
 from tfbert.sources import Examples
@@ -112,6 +113,10 @@ class Task(abc.ABC):
             checkpoint: a folder, the packaged "all-MiniLM-L6-v2", or a name on the Hugging Face hub.
             options: `seed`, `new_head`, `encoder`, `gradient_checkpointing` and `keep_layers`, as `models.load` takes them.
         """
+
+    def check_export(self, tokenizer) -> None:
+        """Raises InputError where a tokenizer cannot be had in the graph: better before a training than after it."""
+        tokenization.check_graph(tokenizer)
 
     @abc.abstractmethod
     def loss(self):

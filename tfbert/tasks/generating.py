@@ -78,6 +78,10 @@ class Generating(Task):
             found += ids
         return tuple(found)
 
+    def check_export(self, tokenizer) -> None:
+        super().check_export(tokenizer)
+        tokenization.Vocabulary(tokenizer).text(tf.zeros([0, 1], tf.int32))  # refuses a decoder that the graph has not
+
     def check_coverage(self, examples: Examples) -> None:
         """Any text will do."""
 
