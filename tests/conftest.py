@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
+import tiny_writers
 
 from tfbert import models
 from tfbert._compat import keras, transformers
@@ -70,3 +71,15 @@ def tiny(tmp_path_factory) -> Path:
     model.build_in_name_scope()
     models.save(model, folder, transformers.BertTokenizerFast(str(vocabulary), do_lower_case=True))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tiny, tmp_path_factory) -> Path:
+    """A GPT-2 of two layers, with the words of `tiny` as its tokens."""
+    return tiny_writers.gpt2(tiny, tmp_path_factory.mktemp("tiny-gpt2") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tiny, tmp_path_factory) -> Path:
+    """A T5 of two layers each, with the words of `tiny` as its tokens."""
+    return tiny_writers.t5(tiny, tmp_path_factory.mktemp("tiny-t5") / "tiny-t5")

@@ -155,11 +155,27 @@ CASES = {
         tasks.MaskedLM(max_length=6, masking="span"),
         without_pair(rows(48, lambda i, good: good)),
     ),
+    "causal, documents in rows": (
+        tasks.CausalLM(max_length=7, max_new_tokens=3),
+        without_pair(rows(48, lambda i, good: good)),
+    ),
+    "causal, prompts": (
+        tasks.CausalLM(max_length=24, max_new_tokens=5, num_beams=2),
+        [{"text": row["text_pair"], "target": row["text"]} for row in rows(48, lambda i, good: good)],
+    ),
+    "text to text": (
+        tasks.Seq2Seq(max_length=24, max_new_tokens=5, prefix="the "),
+        [{"text": row["text"], "target": row["text_pair"]} for row in rows(48, lambda i, good: good)],
+    ),
     "regression": (
         tasks.SequenceClassification(max_length=32, kind="regression"),
         rows(48, lambda i, good: 2.5 * good + 0.01 * i),
     ),
 }
+
+CHECKPOINTS = {"causal-lm": "tiny_gpt2", "seq2seq": "tiny_t5"}  # by the task; of others "tiny"
+# Tasks that learn from text alone; what they are scored on is not what they are asked.
+OF_TEXT = ("masked-lm", "causal-lm", "seq2seq")
 
 
 @dataclasses.dataclass
@@ -172,12 +188,13 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, tiny) -> Case:
+def case(request) -> Case:
     task, examples = CASES[request.param]
     examples = from_iterable(examples, "made.csv")
     task = task.from_data(examples)
     task.check(examples)
-    return Case(task, task.build(tiny, seed=1), tokenization.load_tokenizer(tiny), examples, tiny)
+    folder = request.getfixturevalue(CHECKPOINTS.get(task.name, "tiny"))
+    return Case(task, task.build(folder, seed=1), tokenization.load_tokenizer(folder), examples, folder)
 
 
 def texts_for(task) -> list:
@@ -267,7 +284,7 @@ def test_details_are_the_same_scores_and_answers_example_by_example(case):
     assert details["metrics"] == pytest.approx(evaluate(case.task, case.model, case.tokenizer, case.examples))
     assert sum(group["examples"] for group in details["by_length"]) == len(details["examples"]) == len(case.examples)
     inputs = [{name: case.task.input(case.examples, i, name) for name in case.task.inputs} for i in range(48)]
-    if case.task.name != "masked-lm":  # which is scored on what it hides itself
+    if case.task.name not in OF_TEXT:
         close(
             [row["answer"] for row in details["examples"]], predict(case.task, case.model, case.tokenizer, inputs), 3e-6
         )
@@ -299,7 +316,7 @@ def test_a_row_without_its_text_or_label_is_told_by_place(case):
     del broken[7][field]
     with pytest.raises(InputError, match=f"row 8 of made.csv: no field '{field}'; the row has"):
         case.task.check(from_iterable(broken, "made.csv"))
-    if getattr(case.task, "objective", "cosine") != "cosine" or case.task.name == "masked-lm":
+    if getattr(case.task, "objective", "cosine") != "cosine" or case.task.name in OF_TEXT:
         return  # nothing but texts in an example
     broken = copy.deepcopy([dict(row) for row in case.examples])
     broken[2] |= dict.fromkeys({"label", "tags", "spans", "answers"} & set(broken[2]), {"no": "such label"})

@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 # public name -> the module that holds it; a name that maps to itself is a module
 _HOMES = {
     "AdamW": "tfbert.optimizers",
+    "CausalLM": "tfbert.tasks",
     "Examples": "tfbert.sources",
     "FindLearningRate": "tfbert.callbacks",
     "FineTuned": "tfbert.training",
@@ -39,6 +40,7 @@ _HOMES = {
     "MultipleChoice": "tfbert.tasks",
     "SentenceEmbedder": "tfbert.serving",
     "SentenceEmbedding": "tfbert.tasks",
+    "Seq2Seq": "tfbert.tasks",
     "SequenceClassification": "tfbert.tasks",
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",

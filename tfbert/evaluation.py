@@ -206,7 +206,8 @@ class Inference:
             self._traced = (model, batches.element_spec, rung)
         parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)
-        return {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
+        inferred = {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
+        return self.task.read(inferred, RustPieces(self.tokenizer)) if self.scored else inferred
 
     def answers(self, model) -> list[dict[str, Any]]:
         """What a user reads: one dict of plain values per example."""
@@ -226,6 +227,6 @@ def inference_step(task, model, spec):
 
     @traced(input_signature=[spec])
     def step(rows):
-        return task.infer(model(rows.ids, training=False), rows)
+        return task.infer(task.outputs(model, rows), rows)
 
     return step

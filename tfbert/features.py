@@ -44,6 +44,7 @@ class Features:
             -1 for what is no text. A row weighs as many times its weight as it has targets.
         beside: name of a further input -> (rows int64 [b], epoch int64, width int64) -> tensor [b, ...] of these rows, padded to `width`:
             what is not kept in memory, such as a `FrozenStates`.
+        written: whether targets are tokens, of which each is chosen among all, by a head that is the word embeddings.
     """
 
     ragged: dict[str, Ragged]
@@ -56,6 +57,7 @@ class Features:
     aligned: dict[str, Ragged] = dataclasses.field(default_factory=dict)
     masking: Callable | None = None
     beside: dict[str, Callable] = dataclasses.field(default_factory=dict)
+    written: bool = False
 
     @property
     def lengths(self) -> np.ndarray:
@@ -85,7 +87,7 @@ def pieces_in_use(features: Features) -> np.ndarray | None:
 
     None where tokens are to be guessed: every row is then among those that are chosen from.
     """
-    if features.masking is not None:
+    if features.masking is not None or features.written:
         return None
     return np.union1d(features.ragged["input_ids"][0], features.padding["input_ids"]).astype(np.int64)
 

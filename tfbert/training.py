@@ -203,7 +203,7 @@ def _prepare(task, checkpoint, train, validation, test, unlabelled, settings, ex
     """Fills what the task leaves open, and checks all that can be checked before the work."""
     tokenizer = tokenization.load_tokenizer(checkpoint)
     if export:
-        tokenization.check_graph(tokenizer)
+        task.check_export(tokenizer)
     teacher = _teacher(settings, unlabelled)
     task = (teacher.fill(task) if teacher else task).from_data(train)
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)

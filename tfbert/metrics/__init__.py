@@ -18,9 +18,12 @@ from tfbert.metrics.labels import (
 )
 from tfbert.metrics.language import language_model
 from tfbert.metrics.retrieval import retrieval, unit_vectors
+from tfbert.metrics.texts import TEXT_SCORES, check_text_scores, texts
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "TEXT_SCORES",
+    "check_text_scores",
     "classification",
     "confusion_matrix",
     "direction",
@@ -37,6 +40,7 @@ __all__ = [
     "squad",
     "squad_threshold",
     "temper",
+    "texts",
     "tune_thresholds",
     "unit_vectors",
 ]

@@ -8,6 +8,7 @@ from tfbert.errors import InputError, suggest
 HIGHER_IS_BETTER = {
     "accuracy": True,
     "bleu": True,
+    "chrf": True,
     "exact_match": True,
     "expected_calibration_error": False,
     "f1": True,

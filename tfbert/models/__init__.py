@@ -25,17 +25,21 @@ from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
+from tfbert.models.writing import CausalSteps, Seq2SeqSteps, can_write, next_tokens, text_to_text, write
 
 __all__ = [
     "POOLINGS",
     "STATES",
     "Adapter",
+    "CausalSteps",
     "LoadReport",
+    "Seq2SeqSteps",
     "adapter_of",
     "add_lora",
     "as_keras",
     "at_masked",
     "by_choice",
+    "can_write",
     "check_precision",
     "check_task",
     "check_tokenizer",
@@ -49,16 +53,19 @@ __all__ = [
     "lean_encoder",
     "load",
     "merge_lora",
+    "next_tokens",
     "pooled",
     "random_state",
     "read_adapter",
     "reinitialize",
     "save",
     "sentence_encoder",
+    "text_to_text",
     "transformer_of",
     "unfreeze",
     "wanted",
     "weights_in_order",
     "without_padding",
     "word_embeddings",
+    "write",
 ]

@@ -76,6 +76,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
     own = {name: family.names.get(name, name) for name in known(family)}
     config = {name: raw[key] for name, key in own.items() if raw.get(key) is not None}
+    if family.times and type(config.get("hidden_size")) is int:
+        config.setdefault("intermediate_size", family.times * config["hidden_size"])
     check_config(config, where)
     return config
 

@@ -56,7 +56,7 @@ def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, 
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],
         "vocab_size": config["vocab_size"],
-        "positions": family.positions(config["max_position_embeddings"], config.get("pad_token_id")),
+        "positions": family.positions(config.get("max_position_embeddings"), config.get("pad_token_id")),
         "type_ids": config["type_vocab_size"] if family.has_types else 0,
         "labels": list(labels.values()) if labels else [],
         **counted,
@@ -171,8 +171,8 @@ def check_tokenizer(model, tokenizer, *, max_length: int, pair: bool = False) ->
         raise InputError(
             f"the inputs are pairs of texts, but {folder} has type_vocab_size {config.type_vocab_size}; pairs need 2"
         )
-    positions = family.positions(config.max_position_embeddings, config.pad_token_id)
-    if not 1 <= max_length <= positions:
+    positions = family.positions(getattr(config, "max_position_embeddings", None), config.pad_token_id)
+    if positions is not None and not 1 <= max_length <= positions:
         raise InputError(
             f"max_length is {max_length}, but {folder} has {positions} positions; choose a max_length from 1 to {positions}"
         )

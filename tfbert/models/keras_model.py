@@ -178,7 +178,8 @@ def inputs_of(model, features: dict) -> dict:
 
 def transformer_of(model):
     """Returns the TF Transformers model inside what `as_keras` returned; any other model is returned as it is."""
-    return getattr(model, "transformer", model) if "transformer" in vars(model) else model
+    # A TF Transformers model has a config; GPT-2's has an attribute of this name too.
+    return model if "config" in vars(model) else vars(model).get("transformer", model)
 
 
 def word_embeddings(model):
@@ -187,4 +188,5 @@ def word_embeddings(model):
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
     """
-    return transformer_of(model).get_input_embeddings().weight
+    table = transformer_of(model).get_input_embeddings()
+    return table.embeddings if isinstance(table, keras.layers.Embedding) else table.weight

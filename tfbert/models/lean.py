@@ -58,7 +58,7 @@ def put(model, *, first_token: bool = False, gradient_checkpointing: bool = Fals
         >>> bool(tf.reduce_max(tf.abs(model(ids, attention_mask=mask).logits - before)) < 1e-6)
         True
     """
-    parts, main = PARTS.get(model.config.model_type), getattr(model, model.base_model_prefix)
+    parts = PARTS.get(model.config.model_type)
     if parts is None or getattr(model.config, "is_decoder", False):
         if gradient_checkpointing:
             raise InputError(
@@ -66,6 +66,7 @@ def put(model, *, first_token: bool = False, gradient_checkpointing: bool = Fals
                 "Leave it out, and lower batch_size or max_length to save memory"
             )
         return
+    main = getattr(model, model.base_model_prefix)
     encoder = LeanEncoder(main, parts, first_token, gradient_checkpointing)
     object.__setattr__(main, "lean", encoder)  # past Keras' tracking
     main.call = plain(encoder)

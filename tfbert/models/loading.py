@@ -101,7 +101,7 @@ def load(
     _check_sizes(config, tensors, family, folder)
     if keep_layers is not None:
         tensors, config = fewer_layers(tensors, config, family, keep_layers, folder)
-    _tie(tensors, kind, folder)
+    _tie(tensors, kind, config, folder)
     kept, dropped = choose(tensors, config, family, head, new_head, folder)
     if head is not None:
         config_changes |= settle_labels(config, kept, kind, num_labels, id2label, folder)
@@ -152,7 +152,7 @@ def _build_dropout(model) -> None:
 
 def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Family, folder: Path) -> None:
     """Compares the sizes that config.json claims with the files, before memory is taken for them."""
-    last = f"{family.layers}{family.own_layers(config) - 1}.{family.feed_forward}"
+    last = family.feed_forward and f"{family.layers}{family.own_layers(config) - 1}.{family.feed_forward}"
     for name, sizes, layers in (
         (family.word_embeddings, ("vocab_size", family.width), ()),
         (family.position_embeddings, ("max_position_embeddings", family.position_width or family.width), ()),
@@ -174,9 +174,11 @@ def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Fam
             )
 
 
-def _tie(tensors: dict[str, Tensor], kind: Head, folder: Path) -> None:
+def _tie(tensors: dict[str, Tensor], kind: Head, config: dict[str, Any], folder: Path) -> None:
     """Takes away copies of tied weights; where only the copy is there, it stands for the weight. TensorFlow's models cannot untie them."""
     for copy, name in kind.tied.items():
+        if config.get("tie_word_embeddings") is False and starts(copy, kind.weights):
+            continue  # the head has a matrix of its own
         if copy in tensors and name not in tensors:
             tensors[name] = tensors.pop(copy)
         elif copy in tensors:

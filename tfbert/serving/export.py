@@ -98,9 +98,8 @@ def export(
         check_operations(folder, target)
         loaded = tf.saved_model.load(str(folder))
         # In a lower precision the numbers are those of the graph before it was saved; how far they are from float32, the scores say.
-        check_export(
-            task, signatures["tokens"] if served.lower else model, module, loaded, cases, tolerance(model, precision)
-        )
+        compute = signatures["tokens"] if served.lower else model
+        check_export(task, compute, module, loaded, cases, tolerance(model, precision))
         scores = None
         if examples is not None:
             scores = accuracy.scores(task, model, tokenizer, loaded, examples)
@@ -130,7 +129,8 @@ def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
 
     @traced
     def tokens(**features):
-        return dict(model(features, training=False))
+        row = tf.range(tf.shape(next(iter(features.values())))[0])
+        return dict(task.outputs(model, tokenization.Rows(features, row, tf.size(row))))
 
     @traced
     def infer(**texts):

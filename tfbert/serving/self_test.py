@@ -102,7 +102,7 @@ def check_export(task, compute, module, loaded, cases, limit: float) -> None:
         outputs = dict(
             compute(**ids)
             if isinstance(compute, tf.types.experimental.ConcreteFunction)
-            else compute(ids, training=False)
+            else task.outputs(compute, rows._replace(ids=ids))
         )
         inferred = task.infer(outputs, rows)
         texts = feeds(chosen, task.input_shapes)

@@ -7,10 +7,12 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.causal_lm import CausalLM
 from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
+from tfbert.tasks.seq2seq import Seq2Seq
 from tfbert.tasks.sequence_classification import SequenceClassification
 from tfbert.tasks.token_classification import TokenClassification
 
@@ -23,6 +25,8 @@ TASKS: dict[str, type[Task]] = {
         MultipleChoice,
         SentenceEmbedding,
         MaskedLM,
+        CausalLM,
+        Seq2Seq,
     )
 }
 
@@ -51,10 +55,12 @@ def read_task(path: str | Path) -> Task:
 
 __all__ = [
     "TASKS",
+    "CausalLM",
     "MaskedLM",
     "MultipleChoice",
     "QuestionAnswering",
     "SentenceEmbedding",
+    "Seq2Seq",
     "SequenceClassification",
     "Task",
     "TokenClassification",

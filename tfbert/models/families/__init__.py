@@ -7,6 +7,7 @@ from tfbert.models.families.base import Family, Head
 from tfbert.models.families.bert import BERT, CONVBERT, ELECTRA, MOBILEBERT, REMBERT, ROFORMER
 from tfbert.models.families.compact import ALBERT, DISTILBERT
 from tfbert.models.families.deberta import DEBERTA, DEBERTA_V2
+from tfbert.models.families.generative import BART, GPT2, T5
 from tfbert.models.families.roberta import CAMEMBERT, LONGFORMER, MPNET, ROBERTA, XLM_ROBERTA
 
 __all__ = ["BERT", "FAMILIES", "LONGFORMER", "Family", "Head", "family_of"]
@@ -29,6 +30,9 @@ FAMILIES: dict[str, Family] = {
         ROFORMER,
         REMBERT,
         LONGFORMER,
+        GPT2,
+        T5,
+        BART,
     )
 }
 

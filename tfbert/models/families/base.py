@@ -69,7 +69,9 @@ class Family:
         shared: the setting that says how many layers have weights of their own, where the others share them; None where all have.
         pooler: how the names of the pooler's weights begin.
         feed_forward: the name within a layer of the first feed-forward matrix, [intermediate_size, inside].
+            None: it is not looked at.
         inside: the setting that says how wide the feed-forward's input is.
+        times: how often hidden_size intermediate_size is, where config.json does not say it.
         buffers: names that checkpoints hold though they are no weights.
         special: the special tokens whose ids the model itself looks for, by those in its config.json.
         names: settings that config.json calls otherwise: our name -> its name.
@@ -100,8 +102,9 @@ class Family:
     layers: str = "encoder.layer."
     shared: str | None = None
     pooler: tuple[str, ...] = ("pooler.",)
-    feed_forward: str = "intermediate.dense.weight"
+    feed_forward: str | None = "intermediate.dense.weight"
     inside: str = "hidden_size"
+    times: int | None = None
     buffers: tuple[str, ...] = ("embeddings.position_ids", "embeddings.token_type_ids")
     special: tuple[str, ...] = ("pad",)
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -120,8 +123,10 @@ class Family:
         """Whether the model tells the first text of a pair from the second by token_type_ids."""
         return "token_type_ids" in self.inputs
 
-    def positions(self, rows: int, pad_token_id: int | None) -> int:
-        """Returns how many tokens have a position of their own: `rows` is max_position_embeddings."""
+    def positions(self, rows: int | None, pad_token_id: int | None) -> int | None:
+        """Returns how many tokens have a position of their own: `rows` is max_position_embeddings; None where positions are relative."""
+        if "max_position_embeddings" in self.absent:
+            return None
         if self.position_offset is not None:
             return rows - self.position_offset
         return rows - (1 if pad_token_id is None else pad_token_id) - 1
