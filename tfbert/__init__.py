@@ -6,6 +6,7 @@ The public names, each loaded with its module when it is first asked for, so tha
     SequenceClassification                           what the problem is
     load_tokenizer, make_dataset                     examples -> tf.data batches
     AdamW, WarmupLinear, Warmup, get_strategy, ...   what plain Keras lacks
+    create_checkpoint                                text -> tokenizer and random weights, where none is to begin with
     fine_tune, evaluate, predict, load               train, score, answer (predict_stream: without end), come back
     export, Predictor                                write a SavedModel and call it
 
@@ -49,6 +50,7 @@ _HOMES = {
     "WarmupCosine": "tfbert.schedules",
     "WarmupLinear": "tfbert.schedules",
     "callbacks": "tfbert.callbacks",
+    "create_checkpoint": "tfbert.models",
     "evaluate": "tfbert.evaluation",
     "export": "tfbert.serving",
     "fine_tune": "tfbert.training",

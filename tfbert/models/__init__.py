@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfbert.models.adapters import Adapter, adapter_of, read_adapter
 from tfbert.models.configuration import dropout
+from tfbert.models.creating import create_checkpoint
 from tfbert.models.frozen import STATES, frozen_rung, lean_encoder, wanted
 from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, weights_in_order
 from tfbert.models.inspection import check_task, check_tokenizer, describe
@@ -40,6 +41,7 @@ __all__ = [
     "check_task",
     "check_tokenizer",
     "count_parameters",
+    "create_checkpoint",
     "describe",
     "dropout",
     "for_answers",

@@ -199,7 +199,7 @@ def _fill(
         variable.assign(turned(values, turn, to_tf=True))
     for name in missing:
         variable, turn = wanted[name]
-        variable.assign(turned(_new(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
+        variable.assign(turned(new_weight(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
     mismatched = [name for name, tensor in dropped.items() if shapes.get(name, tensor.shape) != tensor.shape]
     left = [*unexpected, *(name for name in dropped if name not in mismatched)]
     return LoadReport(str(folder), tuple(sorted(missing)), tuple(sorted(left)), tuple(sorted(mismatched)))
@@ -230,8 +230,19 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
             )
 
 
-def _new(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
-    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1."""
+def new_weight(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
+    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1.
+
+    Args:
+        name: PyTorch's, without the encoder's prefix; each name has numbers of its own.
+        shape: in PyTorch's order.
+        scale: the standard deviation, the config's initializer_range.
+        seed: the same seed gives the same numbers.
+
+    Example:
+        >>> new_weight("encoder.layer.0.output.dense.weight", (1, 3), 0.02, seed=0).round(4).tolist()
+        [[0.0161, 0.0043, 0.0025]]
+    """
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if "LayerNorm" in name or "layer_norm" in name:
