@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 # public name -> the module that holds it; a name that maps to itself is a module
 _HOMES = {
     "AdamW": "tfbert.optimizers",
+    "BertPretraining": "tfbert.tasks",
     "Examples": "tfbert.sources",
     "FindLearningRate": "tfbert.callbacks",
     "FineTuned": "tfbert.training",

@@ -14,7 +14,7 @@ from tfbert._compat import tf
 # Examples that are tokenized and cut at a time.
 COLLECTED = 512
 # The fields of Rows with a value for each token.
-ALIGNED = ("piece", "owned", "start", "end", "word", "target")
+ALIGNED = ("piece", "owned", "start", "end", "word", "target", "label")
 FILL = {"target": losses.IGNORED}  # what stands in padding, where it is not 0
 
 
@@ -40,8 +40,9 @@ class Features:
         alone: whether training draws rows, each with a target of its own; else it draws examples with all their rows (default).
         numbered: whether the model takes the input "example", int32 [rows]: the number of each row's example in the batch.
         aligned: name of a field of `Rows` -> values beside the tokens, which `task.infer` needs and the model does not.
-        masking: draws the targets of rows, which are `alone`, anew for each epoch (see `masking.Masking`); `aligned` then has "word", with
-            -1 for what is no text. A row weighs as many times its weight as it has targets.
+        masking: draws the targets of rows, which are `alone`, anew for each epoch (see `masking.Masking`), from "word" in `aligned`, which
+            has -1 for what is no text; or the rows as well (see `pairing.PairedMasking`), which then are as long as here or shorter. A row
+            weighs as many times its weight as it has targets.
         beside: name of a further input -> (rows int64 [b], epoch int64, width int64) -> tensor [b, ...] of these rows, padded to `width`:
             what is not kept in memory, such as a `FrozenStates`.
     """

@@ -75,6 +75,21 @@ class Masking:
         inputs = {"input_ids": tf.where(taken, seen, ids), "masked": tf.cast(taken, tf.int32)}
         return inputs, tf.where(taken, ids, losses.IGNORED)
 
+    def batch(self, inputs, words, rows, epoch, weight, *, seed: int) -> tuple:
+        """Draws the masks of a batch, as Keras' `fit` takes it.
+
+        Args:
+            inputs: {"input_ids", "attention_mask", ...}, int32 [B, T].
+            words, rows, epoch, seed: as of the call.
+            weight: float32 [B], the rows' own.
+
+        Returns:
+            Inputs, targets, and weights of mean 1, by which the mean of the rows' losses is the mean over all tokens to be guessed.
+        """
+        changed, targets = self(inputs["input_ids"], words, rows, epoch, seed=seed)
+        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
+        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
+
     def _draws(self, rows, epoch, seed: int):
         """Numbers from 0 to 1 for every row by itself, float32 [B, 5, longest]; the order of the epoch's rows has other seeds."""
         of_row = epoch * self.rows + rows

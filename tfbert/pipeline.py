@@ -214,10 +214,9 @@ class _Tables:
 
     def _masked(self, inputs, rows, epoch, seed: int, weight):
         """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
-        words = _dense(tf.gather(self.aligned["word"], rows), -1, tf.shape(inputs["attention_mask"], tf.int64)[1])
-        changed, targets = self.features.masking(inputs["input_ids"], words, rows, epoch, seed=seed)
-        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
-        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
+        words, width = self.aligned.get("word"), tf.shape(inputs["attention_mask"], tf.int64)[1]
+        words = None if words is None else _dense(tf.gather(words, rows), -1, width)
+        return self.features.masking.batch(inputs, words, rows, epoch, weight, seed=seed)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""

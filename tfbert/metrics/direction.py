@@ -18,6 +18,8 @@ HIGHER_IS_BETTER = {
     "matthews_correlation": True,
     "mean_absolute_error": False,
     "mean_squared_error": False,
+    "next_sentence_accuracy": True,
+    "next_sentence_loss": False,
     "pearson": True,
     "perplexity": False,
     "precision": True,
@@ -35,6 +37,8 @@ HIGHER_IS_BETTER = {
     "rouge1": True,
     "rouge2": True,
     "rougeL": True,
+    "sentence_order_accuracy": True,
+    "sentence_order_loss": False,
     "spearman": True,
 }
 

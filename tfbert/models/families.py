@@ -23,6 +23,7 @@ class Head:
         labels: how many outputs the head has, where that is no choice; None where the labels say it.
         tied: names of weights that are copies of others in PyTorch's file -> the names of those others.
         first_token: whether it reads the first token's state only.
+        parts: how the names of its parts' weights begin, where they can begin anew one by one (default: `weights`).
         output: how the name of the matrix with a row for each label begins, where the head has others too (default: `weights`).
         global_attention: which tokens see all others and are seen by all, in a model where not all are so (see `longformer`).
     """
@@ -36,6 +37,7 @@ class Head:
     first_token: bool = False
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
     output: str | None = None
+    parts: tuple[str, ...] = ()
     global_attention: str | None = None
 
 
@@ -155,6 +157,17 @@ BERT = Family(
                 "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
                 "cls.predictions.decoder.bias": "cls.predictions.bias",
             },
+        ),
+        "pretraining": Head(
+            "TFBertForPreTraining",
+            "BertForPreTraining",
+            "cls.",
+            ("prediction_logits", "seq_relationship_logits"),
+            tied={
+                "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+                "cls.predictions.decoder.bias": "cls.predictions.bias",
+            },
+            parts=("cls.predictions.", "cls.seq_relationship."),
         ),
     },
 )

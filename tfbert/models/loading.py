@@ -209,7 +209,7 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
     """Raises InputError for weights that are missing, left over or of another shape without a reason known here."""
     new = [
         prefix
-        for prefix in (kind.weights, family.pooler)
+        for prefix in (*(kind.parts or [kind.weights]), family.pooler)
         if prefix and not any(name.startswith(prefix) for name in kept)
     ]
     spare = (*family.pretraining, *family.buffers, family.pooler)

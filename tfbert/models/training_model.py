@@ -160,7 +160,7 @@ def _rows(inputs, targets, weights, begin, end):
     """The examples from `begin` up to `end`, with all their rows: what is beside "example" says which are theirs, or each has as many."""
     of_example = (
         tf.nest.map_structure(lambda tensor: tensor[begin:end], targets),
-        None if weights is None else weights[begin:end],
+        None if weights is None else tf.nest.map_structure(lambda tensor: tensor[begin:end], weights),
     )
     if isinstance(inputs, Mapping) and "example" in inputs:
         first, last = tf.unstack(tf.searchsorted(inputs["example"], tf.stack([begin, end])))

@@ -7,6 +7,7 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.bert_pretraining import BertPretraining
 from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
@@ -23,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
         MultipleChoice,
         SentenceEmbedding,
         MaskedLM,
+        BertPretraining,
     )
 }
 
@@ -51,6 +53,7 @@ def read_task(path: str | Path) -> Task:
 
 __all__ = [
     "TASKS",
+    "BertPretraining",
     "MaskedLM",
     "MultipleChoice",
     "QuestionAnswering",
