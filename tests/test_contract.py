@@ -159,6 +159,10 @@ CASES = {
         tasks.BertPretraining(max_length=16, order="sentence-order"),
         [{"text": row["text"].replace(" ", "\n", 3)} for row in rows(48, lambda i, good: good)],
     ),
+    "replaced tokens": (
+        tasks.ReplacedTokenDetection(max_length=12),
+        [{"text": row["text"] + " " + row["text_pair"]} for row in rows(48, lambda i, good: good)],
+    ),
     "regression": (
         tasks.SequenceClassification(max_length=32, kind="regression"),
         rows(48, lambda i, good: 2.5 * good + 0.01 * i),
@@ -176,8 +180,9 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, tiny) -> Case:
+def case(request, tiny, tiny_electra) -> Case:
     task, examples = CASES[request.param]
+    tiny = tiny_electra if isinstance(task, tasks.ReplacedTokenDetection) else tiny
     examples = from_iterable(examples, "made.csv")
     task = task.from_data(examples)
     task.check(examples)
@@ -225,7 +230,7 @@ def test_loss_is_one_finite_number_per_row_and_falls(case):
     targets = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
     loss_of = task.loss() if isinstance(task.loss(), dict) else dict.fromkeys(outputs, task.loss())
     loss = sum(loss_of[name](targets[name], output) for name, output in outputs.items())
-    assert loss.shape == (16,) and loss.dtype == tf.float32 and np.isfinite(loss).all()
+    assert loss.shape == (len(tf.nest.flatten(targets)[0]),) and loss.dtype == tf.float32 and np.isfinite(loss).all()
     keras.utils.set_random_seed(1)
     model.compile(optimizer=tfbert.AdamW(5e-3), loss=task.loss())
     history = model.fit(dataset, epochs=6, verbose=0).history["loss"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -148,6 +148,35 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
     ends = tf.constant([*cuts[1:], len(order)], tf.int64)
     drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(lambda a, b: order[a:b])
     return _run(drawn, _Tables(features).rows)
+
+
+def settled(
+    features: Features, beside: Callable[..., dict] = lambda inputs, targets, weights: {"target": targets}
+) -> Features:
+    """The features of rows of which `masking` has drawn what it always draws where nothing is trained, to be scored.
+
+    Args:
+        features: those with `masking`.
+        beside: from a batch's inputs, targets and weights to the fields of `Rows`, [b, T], that scoring needs (default: "target").
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    lengths = [np.zeros(1, np.int64)]
+    for inputs, targets, weights in batches(features, batch_size=256):
+        there = inputs["attention_mask"].numpy() > 0
+        lengths.append(there.sum(1))
+        aligned = beside(inputs, targets, weights)
+        for name, values in {**inputs, **aligned}.items():
+            parts.setdefault(name, []).append(values.numpy()[there])
+    del parts["attention_mask"]
+    splits = np.cumsum(np.concatenate(lengths))
+    tables = {name: (np.concatenate(values), splits) for name, values in parts.items()}
+    inputs = [name for name in tables if name not in aligned]
+    return Features(
+        ragged={name: tables[name] for name in inputs},
+        padding={**dict.fromkeys(inputs, 0), **features.padding},
+        examples=features.examples,
+        aligned={name: tables[name] for name in aligned},
+    )
 
 
 def rows_by_length(features: Features, *, batch_size: int):

@@ -8,11 +8,13 @@ from tfbert.errors import InputError, suggest
 HIGHER_IS_BETTER = {
     "accuracy": True,
     "bleu": True,
+    "discriminator_loss": False,
     "exact_match": True,
     "expected_calibration_error": False,
     "f1": True,
     "f1_macro": True,
     "f1_micro": True,
+    "generator_loss": False,
     "log_loss": False,
     "loss": False,
     "matthews_correlation": True,

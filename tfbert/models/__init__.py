@@ -6,6 +6,7 @@ from tfbert.models.adapters import Adapter, adapter_of, read_adapter
 from tfbert.models.configuration import dropout
 from tfbert.models.creating import create_checkpoint
 from tfbert.models.frozen import STATES, frozen_rung, lean_encoder, wanted
+from tfbert.models.generator import load_generator, replaced_tokens
 from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, weights_in_order
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
@@ -51,6 +52,7 @@ __all__ = [
     "layer_groups",
     "lean_encoder",
     "load",
+    "load_generator",
     "merge_lora",
     "pooled",
     "pretraining",
@@ -58,6 +60,7 @@ __all__ = [
     "read_adapter",
     "reinitialize",
     "save",
+    "replaced_tokens",
     "sentence_encoder",
     "transformer_of",
     "unfreeze",

@@ -74,21 +74,26 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{where}: {name} is {raw[name]!r}; tfbert's models have {allowed[0]!r} only; choose another checkpoint"
             )
-    config = {name: raw[name] for name in known(family) if raw.get(name) is not None}
+    own = {name: family.names.get(name, name) for name in known(family)}
+    config = {name: raw[key] for name, key in own.items() if raw.get(key) is not None}
     check_config(config, where)
     return config
 
 
 def known(family: Family) -> tuple[str, ...]:
-    """The settings of a family's config.json that tfbert knows."""
-    return (*KNOWN, *family.windows)
+    """The settings of a family's config.json that tfbert knows, by BERT's names."""
+    names = (*KNOWN, *family.settings, *family.windows)
+    return tuple(name for name in dict.fromkeys(names) if name not in family.absent or name in family.settings)
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
     """Raises InputError unless every setting is of its kind and within bounds; puts `id2label` in order, with int keys."""
-    for name, largest in SIZES.items():
+    family = family_of(config["model_type"], where)
+    sizes = {name: largest for name, largest in SIZES.items() if name not in family.absent}
+    for name in (*sizes, *family.required):
         if name not in config:
-            raise InputError(f"{where}: has no {name}; restore the checkpoint's config.json")
+            raise InputError(f"{where}: has no {family.names.get(name, name)}; restore the checkpoint's config.json")
+    for name, largest in sizes.items():
         _whole(config, name, 1, largest, where)
     for name in TOKEN_IDS:
         _whole(config, name, 0, SIZES["vocab_size"], where)
@@ -109,14 +114,24 @@ def check_config(config: dict[str, Any], where: str) -> None:
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise InputError(f"{where}: architectures is {architectures!r}; expected a list of class names")
-    for name in family_of(config["model_type"], where).windows:
+    for name in family.windows:
         _windows(config, name, where)
+    for name, check in family.settings.items():
+        expected = check(config[name], config) if name in config else None
+        if expected:
+            raise InputError(f"{where}: {name} is {str(config[name])[:80]}; expected {expected}")
     _labels(config, where)
 
 
 def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
     """Returns the settings with some changed; a setting that does not exist is an InputError that names the nearest right one."""
-    names = known(family_of(config["model_type"], where))
+    family = family_of(config["model_type"], where)
+    names = known(family)
+    rate = changes.get("classifier_dropout")
+    if rate is not None and family.classifier_rates:
+        changes = {**dict.fromkeys(family.classifier_rates, rate), **changes}
+    if "classifier_dropout" in family.absent:
+        changes = {name: value for name, value in changes.items() if name != "classifier_dropout"}
     for name in changes:
         if name not in names:
             raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def create_checkpoint(
     num_hidden_layers: int = 4,
     num_attention_heads: int = 4,
     intermediate_size: int | None = None,
+    embedding_size: int | None = None,
     max_position_embeddings: int = 512,
     seed: int = 0,
 ) -> Path:
@@ -46,7 +48,7 @@ def create_checkpoint(
     Args:
         directory: the folder to write, which must not be there.
         text: a file or a pattern, as `read_documents` takes it; or strings, or examples with a `text`.
-        model_type: of which architecture, as config.json has it: bert, ... (default bert).
+        model_type: of which architecture, as config.json has it: bert (default), electra, albert, roberta, distilbert, ....
         tokenizer: wordpiece, as BERT's (default); bpe, of bytes, as RoBERTa's; or unigram, SentencePiece's model.
         lowercase: whether the tokenizer makes capitals small; wordpiece then drops accents too (default True).
         min_frequency: how often a piece must occur in the text to become a token (default 2); unigram does without.
@@ -55,6 +57,7 @@ def create_checkpoint(
         num_hidden_layers: layers (default 4).
         num_attention_heads: heads of a layer's attention, a divisor of hidden_size (default 4).
         intermediate_size: width within the feed-forward layers; None (default): four times hidden_size.
+        embedding_size: width of the embeddings in families that have one of its own, as ELECTRA and ALBERT; None (default): hidden_size.
         max_position_embeddings: tokens of the longest row (default 512).
         seed: of the weights (default 0).
 
@@ -77,18 +80,16 @@ def create_checkpoint(
         raise InputError(f"{directory} exists already; choose another folder")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
-    unused = 1 if family.position_offset is None else family.position_offset  # the padding token's id is 0
-    config = {
-        "model_type": model_type,
-        "vocab_size": vocab_size,
-        "hidden_size": hidden_size,
-        "num_hidden_layers": num_hidden_layers,
-        "num_attention_heads": num_attention_heads,
-        "intermediate_size": 4 * hidden_size if intermediate_size is None else intermediate_size,
-        "max_position_embeddings": max_position_embeddings + unused,
-        "type_vocab_size": 2 if family.has_types else 1,
-        "pad_token_id": 0,
-    }
+    config = _config(
+        family,
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
+        max_position_embeddings=max_position_embeddings,
+        embedding_size=embedding_size,
+    )
     check_config(config, "create_checkpoint")
     learnt = train_tokenizer(
         _texts(text), tokenizer, vocab_size=vocab_size, lowercase=lowercase, min_frequency=min_frequency
@@ -109,13 +110,37 @@ def _texts(text) -> Iterable[str]:
     return [row["text"] for row in rows]
 
 
-def _encoder(family: Family, config: dict, seed: int):
+def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict[str, Any]:
+    """The settings by BERT's names; what the family has alone is as Transformers has it by default."""
+    if embedding_size is not None and family.width == "hidden_size":
+        raise InputError(
+            f"embedding_size is given, but {family.model_type}'s embeddings are hidden_size wide; leave it out"
+        )
+    default = getattr(transformers, family.config_class)()
+    config = {
+        "model_type": family.model_type,
+        **sizes,
+        "type_vocab_size": 2 if family.has_types else 1,
+        "pad_token_id": 0,
+        **{name: getattr(default, name) for name in family.required},
+    }
+    if family.width != "hidden_size":
+        config[family.width] = config["hidden_size"] if embedding_size is None else embedding_size
+    # Rows of the table that no token uses; the padding token's id is 0.
+    config["max_position_embeddings"] += 1 if family.position_offset is None else family.position_offset
+    return {name: value for name, value in config.items() if name not in family.absent or name in family.required}
+
+
+def _encoder(family: Family, config: dict[str, Any], seed: int):
     """The bare encoder with new weights."""
-    config = getattr(transformers, family.config_class)(**{k: v for k, v in config.items() if k != "model_type"})
+    settings = {family.names.get(name, name): value for name, value in config.items() if name != "model_type"}
     with quiet():
-        model = getattr(transformers, family.head(None).tf_class)(config)
+        made = getattr(transformers, family.config_class)(**settings)
+        model = getattr(transformers, family.head(None).tf_class)(made)
         model.build_in_name_scope()
+    if family.prepare is not None:
+        family.prepare(model, family.head(None))
     for name, (variable, turn) in variables_of(model, family).items():
         shape = turned(np.empty(variable.shape, np.bool_), turn, to_tf=False).shape
-        variable.assign(turned(new_weight(name, shape, config.initializer_range, seed), turn, to_tf=True))
+        variable.assign(turned(new_weight(name, shape, made.initializer_range, seed), turn, to_tf=True))
     return model

@@ -142,22 +142,23 @@ class LeanEncoder:
         )
 
     def __call__(
-        self, input_ids=None, attention_mask=None, token_type_ids=None, return_dict=True, training=False, **others
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        *unnamed,
+        return_dict=True,
+        training=False,
+        **others,
     ):
         if isinstance(input_ids, Mapping):
             return self(**input_ids, return_dict=return_dict, training=training, **others)
         others.pop("use_cache", None)  # an encoder has none
-        asked = {name: value for name, value in others.items() if value is not None and value is not False}
+        asked = any(value is not None and value is not False for value in (*unnamed, *others.values()))
         # Keras builds a functional model with a placeholder for `training`, to see shapes.
         if input_ids is None or asked or not isinstance(training, bool | int | None):
-            return self.own(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                return_dict=return_dict,
-                training=training,
-                **others,
-            )
+            ids = [input_ids, attention_mask, token_type_ids][: 2 + (token_type_ids is not None or bool(unnamed))]
+            return self.own(*ids, *unnamed, return_dict=return_dict, training=training, **others)
         if attention_mask is None:
             attention_mask = tf.ones_like(input_ids)
         hidden, pooled = self.encode(input_ids, attention_mask, token_type_ids, self._noise() if training else None)

@@ -104,11 +104,12 @@ def load(
     config = change_config(config, config_changes, f"the settings for {folder}")
     config["architectures"] = [kind.pytorch_class]
     with quiet():
-        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**config))
+        own = {family.names.get(name, name): value for name, value in config.items()}
+        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**own))
         model.build_in_name_scope()
-        _build_dropout(model)
     if family.prepare is not None:
-        family.prepare(model, kind.global_attention)
+        family.prepare(model, kind)
+    build_dropout(model)
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
@@ -133,7 +134,7 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _build_dropout(model) -> None:
+def build_dropout(model) -> None:
     """Makes the dropout layers' random generators now, where Keras would at the first call, and of the kind that has a state.
 
     So their seeds depend on the global seed at loading, and on nothing that happens in between (wrapping, predicting). The state is a
@@ -146,17 +147,17 @@ def _build_dropout(model) -> None:
 
 def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Family, folder: Path) -> None:
     """Compares the sizes that config.json claims with the files, before memory is taken for them."""
-    last = f"{family.layers}{config['num_hidden_layers'] - 1}.{family.feed_forward}"
-    hidden = config["hidden_size"]
-    for name, shape, settings in (
-        (family.word_embeddings, (config["vocab_size"], hidden), "vocab_size and hidden_size"),
-        (
-            family.position_embeddings,
-            (config["max_position_embeddings"], hidden),
-            "max_position_embeddings and hidden_size",
-        ),
-        (last, (config["intermediate_size"], hidden), "num_hidden_layers, intermediate_size and hidden_size"),
+    last = f"{family.layers}{family.own_layers(config) - 1}.{family.feed_forward}"
+    for name, sizes, layers in (
+        (family.word_embeddings, ("vocab_size", family.width), ()),
+        (family.position_embeddings, ("max_position_embeddings", family.position_width or family.width), ()),
+        (last, ("intermediate_size", family.inside), (family.shared or "num_hidden_layers",)),
     ):
+        if name is None:
+            continue
+        shape = tuple(config[size] for size in sizes)
+        *others, end = (family.names.get(setting, setting) for setting in (*layers, *sizes))
+        settings = f"{', '.join(others)} and {end}"
         if name not in tensors:
             raise InputError(
                 f"{folder}: the weights have no {name}, which config.json ({settings}) asks for; the two are not of one model"
@@ -209,10 +210,11 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
     """Raises InputError for weights that are missing, left over or of another shape without a reason known here."""
     new = [
         prefix
-        for prefix in (*(kind.parts or [kind.weights]), family.pooler)
-        if prefix and not any(name.startswith(prefix) for name in kept)
+        for prefixes in (*([part] for part in kind.weights if kind.apart), kind.weights, family.pooler)
+        if not any(name.startswith(tuple(prefixes)) for name in kept)
+        for prefix in prefixes
     ]
-    spare = (*family.pretraining, *family.buffers, family.pooler)
+    spare = (*family.pretraining, *family.buffers, *family.pooler)
     wrong = [name for name in kept if name in shapes and kept[name].shape != shapes[name]]
     for what, names in (
         ("lacks", [f"{name} {list(shapes[name])}" for name in missing if not starts(name, new)]),

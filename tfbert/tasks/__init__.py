@@ -11,6 +11,7 @@ from tfbert.tasks.bert_pretraining import BertPretraining
 from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
+from tfbert.tasks.replaced_token_detection import ReplacedTokenDetection
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.sequence_classification import SequenceClassification
 from tfbert.tasks.token_classification import TokenClassification
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
         SentenceEmbedding,
         MaskedLM,
         BertPretraining,
+        ReplacedTokenDetection,
     )
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "MaskedLM",
     "MultipleChoice",
     "QuestionAnswering",
+    "ReplacedTokenDetection",
     "SentenceEmbedding",
     "SequenceClassification",
     "Task",

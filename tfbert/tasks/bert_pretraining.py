@@ -12,10 +12,10 @@ import numpy as np
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.features import COLLECTED, Features, collect
+from tfbert.features import Features, collect
 from tfbert.masking import UNITS
 from tfbert.pairing import ORDERS, PairedMasking, pair_up
-from tfbert.pipeline import batches
+from tfbert.pipeline import settled
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tasks.base import Task
@@ -97,10 +97,14 @@ class BertPretraining(Task):
         if not len(lines.ids.values):
             raise InputError(f"{examples.source}: there is no token of text in it; give a text that has words")
         pairing, splits = pair_up(self.order, pieces.template, lines, documents, max_length=self.max_length)
+
+        def whole(columns):
+            return Rows(ids=pairing.whole(columns["row"]), example=columns["row"], count=tf.constant(splits[-1]))
+
         weights = np.array([fields.weight(examples, i) for i in range(len(examples))], np.float32)
         others = np.setdiff1d(np.fromiter(tokenizer.get_vocab().values(), np.int32), tokenizer.all_special_ids)
         return Features(
-            ragged=_ragged((pairing.whole(rows) for rows in _parts(splits[-1])), padding),
+            ragged=collect(whole, {"row": np.arange(splits[-1])}, padding=padding)["ragged"],
             padding=padding,
             weights=np.repeat(weights, np.diff(splits)),
             examples=splits,
@@ -112,19 +116,15 @@ class BertPretraining(Task):
 
     def scored(self, tokenizer, examples: Examples) -> Features:
         features = self.features(tokenizer, examples)
-        parts = []
-        for inputs, targets, weights in batches(features, batch_size=256):
-            label = tf.where(weights["order"] > 0, targets["order"], losses.IGNORED)[:, tf.newaxis]
-            found = {**inputs, "target": targets["logits"], "label": label + tf.zeros_like(inputs["input_ids"])}
-            parts.append(found)
-        padding = {**features.padding, "masked": 0}
-        ragged = _ragged(parts, [*padding, "target", "label"])
-        return Features(
-            ragged={name: ragged[name] for name in padding},
-            padding=padding,
-            examples=features.examples,
-            aligned={name: ragged[name] for name in ("target", "label")},
-        )
+
+        def beside(inputs, targets, weights):
+            label = tf.where(weights["order"] > 0, targets["order"], losses.IGNORED)
+            return {
+                "target": targets["logits"],
+                "label": tf.repeat(label[:, tf.newaxis], tf.shape(targets["logits"])[1], 1),
+            }
+
+        return settled(features, beside)
 
     def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
         first, second = (pieces.ids_and_offsets(tf.convert_to_tensor(texts[name])).ids for name in self.inputs)
@@ -207,22 +207,3 @@ class BertPretraining(Task):
 
     def tuned(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> BertPretraining:
         return self
-
-
-def _parts(count: int):
-    """The numbers of all rows, COLLECTED at a time."""
-    for first in range(0, count, COLLECTED):
-        yield tf.range(first, min(first + COLLECTED, count), dtype=tf.int64)
-
-
-def _ragged(parts, names) -> dict[str, tuple]:
-    """Padded batches of rows as flat arrays and their splits."""
-    found: dict[str, list] = {name: [] for name in names}
-    lengths = [np.zeros(1, np.int64)]
-    for part in parts:
-        there = part["attention_mask"].numpy() > 0
-        lengths.append(there.sum(1))
-        for name, values in found.items():
-            values.append(part[name].numpy()[there])
-    splits = np.cumsum(np.concatenate(lengths))
-    return {name: (np.concatenate(values), splits) for name, values in found.items()}
