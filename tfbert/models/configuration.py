@@ -93,14 +93,13 @@ def check_config(config: dict[str, Any], where: str) -> None:
     for name in (*sizes, *family.required):
         if name not in config:
             raise InputError(f"{where}: has no {family.names.get(name, name)}; restore the checkpoint's config.json")
-    for name, largest in sizes.items():
-        _whole(config, name, 1, largest, where)
-    for name in TOKEN_IDS:
-        _whole(config, name, 0, SIZES["vocab_size"], where)
-    for name in RATES:
-        _number(config, name, 0, 1, where)
-    for name in SCALES:
-        _number(config, name, 0, 10, where)
+    bounds = {name: (1, largest) for name, largest in sizes.items()} | dict.fromkeys(
+        TOKEN_IDS, (0, SIZES["vocab_size"])
+    )
+    for name, (least, largest) in bounds.items():
+        _whole(config, name, least, largest, where, family)
+    for name, largest in {**dict.fromkeys(RATES, 1), **dict.fromkeys(SCALES, 10)}.items():
+        _number(config, name, 0, largest, where, family)
     for name, options in (("hidden_act", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
         value = config.get(name, options[0])
         if value not in options:
@@ -120,7 +119,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
         expected = check(config[name], config) if name in config else None
         if expected:
             raise InputError(f"{where}: {name} is {str(config[name])[:80]}; expected {expected}")
-    _labels(config, where)
+    _labels(config, where, family)
 
 
 def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
@@ -142,15 +141,17 @@ def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -
     return changed
 
 
-def _whole(config: dict[str, Any], name: str, least: int, largest: int, where: str) -> None:
+def _whole(config: dict[str, Any], name: str, least: int, largest: int, where: str, family: Family) -> None:
     value = config.get(name, least)
     if type(value) is not int or not least <= value <= largest:
+        name = family.names.get(name, name)
         raise InputError(f"{where}: {name} is {value!r}; expected a whole number from {least} to {largest}")
 
 
-def _number(config: dict[str, Any], name: str, least: float, largest: float, where: str) -> None:
+def _number(config: dict[str, Any], name: str, least: float, largest: float, where: str, family: Family) -> None:
     value = config.get(name, least)
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= largest:
+        name = family.names.get(name, name)
         raise InputError(f"{where}: {name} is {value!r}; expected a number from {least} to {largest}")
 
 
@@ -165,8 +166,8 @@ def _windows(config: dict[str, Any], name: str, where: str) -> None:
         )
 
 
-def _labels(config: dict[str, Any], where: str) -> None:
-    _whole(config, "num_labels", 1, MAX_LABELS, where)
+def _labels(config: dict[str, Any], where: str, family: Family) -> None:
+    _whole(config, "num_labels", 1, MAX_LABELS, where, family)
     names = config.get("id2label")
     config.pop("label2id", None)
     if names is None:

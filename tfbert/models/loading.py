@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import transformers
+from tfbert._compat import keras, transformers
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
@@ -93,6 +93,10 @@ def load(
     config = read_config(folder)
     family = family_of(config["model_type"])
     kind = family.head(head)
+    if not family.float16 and keras.mixed_precision.global_policy().compute_dtype == "float16":
+        raise InputError(
+            f"{folder}: the states of {family.model_type} grow beyond float16's range; take precision bfloat16 or float32"
+        )
     tensors = list_weights(folder, family)
     _check_sizes(config, tensors, family, folder)
     if keep_layers is not None:

@@ -101,6 +101,8 @@ def canonical(name: str, family: Family) -> str:
         'embeddings.LayerNorm.weight'
     """
     name = name.removeprefix(family.encoder)
+    for other, own in family.renamed.items():
+        name = name.replace(other, own)
     return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
 
 

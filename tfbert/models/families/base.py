@@ -84,6 +84,7 @@ class Family:
         windows: settings that are an even whole number, or a list of one for each layer.
         turns: ends of weight names -> how the variable is turned between the frameworks, where Transformers does not know: the values
             and whether they come from PyTorch -> the values.
+        renamed: parts of weight names that TF Transformers calls otherwise than PyTorch -> PyTorch's.
         prepare: what is done to the built model of TF Transformers, for one of the heads, before it is used.
         float16: whether the states stay within float16's range, 65504, in published checkpoints.
     """
@@ -114,6 +115,7 @@ class Family:
     classifier_rates: tuple[str, ...] = ()
     windows: tuple[str, ...] = ()
     turns: Mapping[str, Callable[[np.ndarray, bool], np.ndarray]] = dataclasses.field(default_factory=dict)
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any, Head], None] | None = None
     float16: bool = True
 

@@ -91,4 +91,5 @@ DEBERTA_V2 = _deberta(
         "conv_groups": one_of(1),
         "conv_act": one_of("gelu", "gelu_new", "relu", "silu", "swish", "tanh"),
     },
+    renamed={".pos_proj.": ".pos_key_proj.", ".pos_q_proj.": ".pos_query_proj."},
 )
