@@ -27,7 +27,7 @@ def create_checkpoint(
     *,
     model_type: str = "bert",
     tokenizer: str = "wordpiece",
-    lowercase: bool = True,
+    lowercase: bool | None = None,
     min_frequency: int = 2,
     vocab_size: int = 8000,
     hidden_size: int = 256,
@@ -50,7 +50,7 @@ def create_checkpoint(
         text: a file or a pattern, as `read_documents` takes it; or strings, or examples with a `text`.
         model_type: of which architecture, as config.json has it: bert (default), electra, albert, roberta, distilbert, ....
         tokenizer: wordpiece, as BERT's (default); bpe, of bytes, as RoBERTa's; or unigram, SentencePiece's model.
-        lowercase: whether the tokenizer makes capitals small; wordpiece then drops accents too (default True).
+        lowercase: whether the tokenizer makes capitals small and drops accents; None (default): True, but for bpe, which cannot.
         min_frequency: how often a piece must occur in the text to become a token (default 2); unigram does without.
         vocab_size: tokens, special ones included (default 8000). A text too small for them is an error.
         hidden_size: numbers of a token's state (default 256).

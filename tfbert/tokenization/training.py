@@ -24,7 +24,7 @@ def train_tokenizer(
     kind: str = "wordpiece",
     *,
     vocab_size: int,
-    lowercase: bool = True,
+    lowercase: bool | None = None,
     min_frequency: int = 2,
 ):
     """Learns a tokenizer from texts: BERT's special tokens, [CLS] text [SEP] and [CLS] text [SEP] text_pair [SEP].
@@ -34,14 +34,15 @@ def train_tokenizer(
         kind: "wordpiece" (BERT's: words are cut at spaces, punctuation and ideographs), "bpe" (of bytes, as RoBERTa's and GPT-2's) or
             "unigram" (SentencePiece's model; Kudo 2018).
         vocab_size: how many tokens, special ones included; exactly so many come out.
-        lowercase: small letters only; wordpiece then drops accents too, as BERT's uncased models do.
+        lowercase: small letters only, without accents, as BERT's uncased models and ALBERT have it; None (default): True, but for bpe,
+            which reads a text as it is.
         min_frequency: how often a piece must occur to become one (default 2); unigram does without.
 
     Returns:
         A `transformers.PreTrainedTokenizerFast`.
 
     Raises:
-        InputError: no such kind, a vocabulary below the alphabet, or a text too small for the vocabulary.
+        InputError: no such kind, lowercase for bpe, a vocabulary below the alphabet, or a text too small for the vocabulary.
 
     Example:
         >>> tokenizer = train_tokenizer(["a rose is a rose is a rose"] * 2, vocab_size=18)
@@ -50,7 +51,11 @@ def train_tokenizer(
     """
     if kind not in KINDS:
         raise InputError(f"tokenizer is {kind!r}; it must be one of {', '.join(KINDS)}.{suggest(kind, KINDS)}")
-    texts = list(texts)
+    if kind == "bpe" and lowercase:
+        raise InputError(
+            "lowercase is for wordpiece and unigram; bpe, of bytes, reads a text as it is; leave lowercase out"
+        )
+    texts, lowercase = list(texts), kind != "bpe" if lowercase is None else lowercase
     backend = KINDS[kind](texts, vocab_size, lowercase, min_frequency)
     found = backend.get_vocab_size()
     if found < vocab_size:
@@ -95,8 +100,6 @@ def _wordpiece(texts: list[str], vocab_size: int, lowercase: bool, min_frequency
 
 def _bpe(texts: list[str], vocab_size: int, lowercase: bool, min_frequency: int) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    if lowercase:
-        backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -109,13 +112,18 @@ def _bpe(texts: list[str], vocab_size: int, lowercase: bool, min_frequency: int)
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    return _with_specials(backend)
+    backend = _with_specials(backend)
+    trim = processors.ByteLevel(trim_offsets=True, add_prefix_space=False)  # no piece has the space before its word
+    backend.post_processor = processors.Sequence([trim, backend.post_processor])
+    return backend
 
 
 def _unigram(texts: list[str], vocab_size: int, lowercase: bool, min_frequency: int) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(tokenizers.models.Unigram())
-    steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if lowercase else [])]
-    backend.normalizer = normalizers.Sequence(steps)
+    if lowercase:  # as ALBERT's
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        )
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     alphabet = _alphabet(backend, texts)
@@ -141,7 +149,8 @@ KINDS: dict[str, Callable[[list[str], int, bool, int], tokenizers.Tokenizer]] = 
 
 def _alphabet(backend: tokenizers.Tokenizer, texts: list[str]) -> list[str]:
     """The characters of the normalized texts, the most frequent LARGEST_ALPHABET of them, in the order of their code points."""
-    counts = Counter(itertools.chain.from_iterable(backend.normalizer.normalize_str(text) for text in texts))
+    normalize = backend.normalizer.normalize_str if backend.normalizer else str
+    counts = Counter(itertools.chain.from_iterable(map(normalize, texts)))
     often = sorted((-count, character) for character, count in counts.items() if not character.isspace())
     return sorted(character for _, character in often[:LARGEST_ALPHABET])
 
