@@ -167,15 +167,27 @@ CASES = {
         tasks.Seq2Seq(max_length=24, max_new_tokens=5, prefix="the "),
         [{"text": row["text"], "target": row["text_pair"]} for row in rows(48, lambda i, good: good)],
     ),
+    "pretraining": (
+        tasks.BertPretraining(max_length=16, order="sentence-order"),
+        [{"text": row["text"].replace(" ", "\n", 3)} for row in rows(48, lambda i, good: good)],
+    ),
+    "replaced tokens": (
+        tasks.ReplacedTokenDetection(max_length=12),
+        [{"text": row["text"] + " " + row["text_pair"]} for row in rows(48, lambda i, good: good)],
+    ),
     "regression": (
         tasks.SequenceClassification(max_length=32, kind="regression"),
         rows(48, lambda i, good: 2.5 * good + 0.01 * i),
     ),
 }
 
-CHECKPOINTS = {"causal-lm": "tiny_gpt2", "seq2seq": "tiny_t5"}  # by the task; of others "tiny"
+CHECKPOINTS = {
+    "causal-lm": "tiny_gpt2",
+    "seq2seq": "tiny_t5",
+    "replaced-token-detection": "tiny_electra",
+}  # by the task; of others "tiny"
 # Tasks that learn from text alone; what they are scored on is not what they are asked.
-OF_TEXT = ("masked-lm", "causal-lm", "seq2seq")
+OF_TEXT = ("masked-lm", "causal-lm", "seq2seq", "bert-pretraining", "replaced-token-detection")
 
 
 @dataclasses.dataclass
@@ -236,8 +248,9 @@ def test_loss_is_one_finite_number_per_row_and_falls(case):
     inputs, targets, _ = next(iter(dataset))
     outputs = model(inputs)
     targets = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
-    loss = sum(task.loss()(targets[name], output) for name, output in outputs.items())
-    assert loss.shape == (16,) and loss.dtype == tf.float32 and np.isfinite(loss).all()
+    loss_of = task.loss() if isinstance(task.loss(), dict) else dict.fromkeys(outputs, task.loss())
+    loss = sum(loss_of[name](targets[name], output) for name, output in outputs.items())
+    assert loss.shape == (len(tf.nest.flatten(targets)[0]),) and loss.dtype == tf.float32 and np.isfinite(loss).all()
     keras.utils.set_random_seed(1)
     model.compile(optimizer=tfbert.AdamW(5e-3), loss=task.loss())
     history = model.fit(dataset, epochs=6, verbose=0).history["loss"]

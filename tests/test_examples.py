@@ -22,6 +22,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SHOWN = {
     "custom_loop": (r"accuracy [01]\.\d{3}", r"[01]\.\d\d  \w+: He threw"),
     "multiple_choice": (r"accuracy +[01]\.\d{3}", r"Who mended the clock\? +[01]\.\d\d  \w+"),
+    "pretraining": (r"perplexity +\d+\.\d{3} +\d+\.\d{3}", r"I want my \[MASK\] back\.\n +\S+ [01]\.\d\d, "),
     "question_answering": (r"exact_match +[01]\.\d{3}", r"Where does the bus stop now\? +[01]\.\d\d .* \[\d+, \d+\)"),
     "sentence_embedding": (r"recall_at_1 +[01]\.\d{3} .*[01]\.\d{3}", r"Can I drink beer .*\n +-?[01]\.\d\d  \w+"),
     "sequence_classification": (r"accuracy +[01]\.\d{3}", r"[01]\.\d\d"),

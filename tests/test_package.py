@@ -39,6 +39,7 @@ ORDER = [
     {"batch_parts", "checkpoint_folder", "devices", "shuffling", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"masking"},
+    {"pairing"},
     {"features"},
     {"pipeline", "models"},
     {"tasks", "frozen_states"},

@@ -105,6 +105,8 @@ ANSWERING = {
     "masked-lm": tfbert.MaskedLM(top_k=2, max_length=32),
     "causal-lm": tfbert.CausalLM(max_length=32, max_new_tokens=2),
     "seq2seq": tfbert.Seq2Seq(max_length=32, max_new_tokens=2),
+    "bert-pretraining": tfbert.BertPretraining(max_length=32),
+    "replaced-token-detection": tfbert.ReplacedTokenDetection(max_length=32),
 }
 
 
@@ -112,14 +114,17 @@ def kinds(answer: dict) -> dict:
     return {name: type((value or [None])[0] if isinstance(value, list) else value) for name, value in answer.items()}
 
 
-def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_theirs(tiny, tiny_gpt2, tiny_t5):
+def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_theirs(
+    tiny, tiny_gpt2, tiny_t5, tiny_electra
+):
     text = (ROOT / "saved_models" / "README.md").read_text("utf-8")
     rows = re.findall(r"^\| ([\w-]+) \| `(.+?)` \| `(.+?)` \|$", text, re.M)
     assert [name for name, _, _ in rows] == list(ANSWERING)
     for name, instance, prediction in rows:
         task, instance, shown = ANSWERING[name], json.loads(instance), json.loads(prediction)
         assert task.name == name
-        checkpoint = {"causal-lm": tiny_gpt2, "seq2seq": tiny_t5}.get(name, tiny)
+        written = {"causal-lm": tiny_gpt2, "seq2seq": tiny_t5, "replaced-token-detection": tiny_electra}
+        checkpoint = written.get(name, tiny)
         tokenizer = tfbert.load_tokenizer(checkpoint)
         (answer,) = tfbert.predict(task, task.build(checkpoint), tokenizer, [instance])
         assert answer.keys() == shown.keys()

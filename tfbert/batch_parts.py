@@ -18,7 +18,7 @@ def cut(inputs, targets, weights, begin, end):
     Args:
         inputs: a dict of tensors [R, ...], or whatever else a Keras model takes.
         targets: [B, ...], or a dict of such.
-        weights: float32 [B], or None.
+        weights: float32 [B], a dict of such, or None.
         begin: int32 scalar.
         end: int32 scalar.
 
@@ -33,7 +33,7 @@ def cut(inputs, targets, weights, begin, end):
     """
     of_example = (
         tf.nest.map_structure(lambda tensor: tensor[begin:end], targets),
-        None if weights is None else weights[begin:end],
+        None if weights is None else tf.nest.map_structure(lambda tensor: tensor[begin:end], weights),
     )
     if isinstance(inputs, Mapping) and "example" in inputs:
         first, last = tf.unstack(tf.searchsorted(inputs["example"], tf.stack([begin, end])))

@@ -141,8 +141,8 @@ def example_losses(task, model, tokenizer, examples: Examples, *, batch_size: in
     @traced(input_signature=data.element_spec[:2])
     def step(inputs, targets):
         outputs = model(inputs, training=False)
-        named = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
-        return tf.add_n([tf.cast(loss(named[name], output), tf.float32) for name, output in outputs.items()])
+        named, own = (x if isinstance(x, dict) else dict.fromkeys(outputs, x) for x in (targets, loss))
+        return tf.add_n([tf.cast(own[name](named[name], output), tf.float32) for name, output in outputs.items()])
 
     found = np.concatenate([step(inputs, targets).numpy() for inputs, targets, _ in data])
     if not features.alone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -156,6 +156,35 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
     return _run(drawn, _Tables(features).rows)
 
 
+def settled(
+    features: Features, beside: Callable[..., dict] = lambda inputs, targets, weights: {"target": targets}
+) -> Features:
+    """The features of rows of which `masking` has drawn what it always draws where nothing is trained, to be scored.
+
+    Args:
+        features: those with `masking`.
+        beside: from a batch's inputs, targets and weights to the fields of `Rows`, [b, T], that scoring needs (default: "target").
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    lengths = [np.zeros(1, np.int64)]
+    for inputs, targets, weights in batches(features, batch_size=256):
+        there = inputs["attention_mask"].numpy() > 0
+        lengths.append(there.sum(1))
+        aligned = beside(inputs, targets, weights)
+        for name, values in {**inputs, **aligned}.items():
+            parts.setdefault(name, []).append(values.numpy()[there])
+    del parts["attention_mask"]
+    splits = np.cumsum(np.concatenate(lengths))
+    tables = {name: (np.concatenate(values), splits) for name, values in parts.items()}
+    inputs = [name for name in tables if name not in aligned]
+    return Features(
+        ragged={name: tables[name] for name in inputs},
+        padding={**dict.fromkeys(inputs, 0), **features.padding},
+        examples=features.examples,
+        aligned={name: tables[name] for name in aligned},
+    )
+
+
 def rows_by_length(features: Features, *, batch_size: int):
     """Returns each row once, the longest first, as a tf.data.Dataset of (numbers of rows int64 [b], dict of int32 ids [b, T])."""
     order = np.argsort(-features.lengths, kind="stable")
@@ -224,10 +253,9 @@ class _Tables:
 
     def _masked(self, inputs, rows, epoch, seed: int, weight):
         """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
-        words = _dense(tf.gather(self.aligned["word"], rows), -1, tf.shape(inputs["attention_mask"], tf.int64)[1])
-        changed, targets = self.features.masking(inputs["input_ids"], words, rows, epoch, seed=seed)
-        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
-        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
+        words, width = self.aligned.get("word"), tf.shape(inputs["attention_mask"], tf.int64)[1]
+        words = None if words is None else _dense(tf.gather(words, rows), -1, width)
+        return self.features.masking.batch(inputs, words, rows, epoch, weight, seed=seed)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""

@@ -66,13 +66,14 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """All on which the trained weights depend, name -> value: what must be equal for an interrupted run to go on."""
         folder = find_checkpoint(str(self.checkpoint))
-        read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
+        files = sorted([*folder.iterdir(), *folder.glob("generator/*")])
+        read = [path for path in files if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
         return {
             # Of the teacher counts what is in its folder, not the name of it.
             **{name: value for name, value in self.settings.items() if name != "teacher"},
             "precision": self.precision,
             **{f"task.{name}": value for name, value in json.loads(json.dumps(self.task.to_json())).items()},
-            **{f"checkpoint/{path.name}": sha256(path) for path in read},
+            **{f"checkpoint/{path.relative_to(folder)}": sha256(path) for path in read},
             **(self.teacher.identity() if self.teacher else {}),
             **self.hashes,
             **({"strategy.replicas": self.replicas} if self.replicas > 1 else {}),

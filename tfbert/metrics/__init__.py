@@ -16,7 +16,7 @@ from tfbert.metrics.labels import (
     regression,
     tune_thresholds,
 )
-from tfbert.metrics.language import language_model
+from tfbert.metrics.language import language_model, replaced_tokens
 from tfbert.metrics.retrieval import retrieval, unit_vectors
 from tfbert.metrics.texts import TEXT_SCORES, check_text_scores, texts
 
@@ -36,6 +36,7 @@ __all__ = [
     "per_class",
     "regression",
     "reliability",
+    "replaced_tokens",
     "retrieval",
     "squad",
     "squad_threshold",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tfbert.models.adapters import Adapter, adapter_of, read_adapter
 from tfbert.models.configuration import dropout
+from tfbert.models.creating import create_checkpoint
 from tfbert.models.frozen import STATES, frozen_rung, lean_encoder, wanted
+from tfbert.models.generator import load_generator, replaced_tokens
 from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, weights_in_order
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
@@ -13,6 +15,7 @@ from tfbert.models.keras_model import (
     at_masked,
     by_choice,
     pooled,
+    pretraining,
     sentence_encoder,
     transformer_of,
     without_padding,
@@ -44,6 +47,7 @@ __all__ = [
     "check_task",
     "check_tokenizer",
     "count_parameters",
+    "create_checkpoint",
     "describe",
     "dropout",
     "for_answers",
@@ -52,13 +56,16 @@ __all__ = [
     "layer_groups",
     "lean_encoder",
     "load",
+    "load_generator",
     "merge_lora",
     "next_tokens",
     "pooled",
+    "pretraining",
     "random_state",
     "read_adapter",
     "reinitialize",
     "save",
+    "replaced_tokens",
     "sentence_encoder",
     "text_to_text",
     "transformer_of",

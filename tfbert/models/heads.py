@@ -18,7 +18,9 @@ def choose(tensors: dict[str, Tensor], config: dict, family: Family, head: str |
     foreign, own = [], []
     for name in tensors:
         if name.startswith(kind.weights):
-            (own if not trained or head in trained else foreign).append(name)
+            # A head of pretraining is as good whatever else the checkpoint was pretrained for.
+            fits = not trained or head in trained or starts(name, family.pretraining)
+            (own if fits else foreign).append(name)
         elif starts(name, (prefix for other in family.heads.values() for prefix in other.weights)) and not starts(
             name, (*family.pretraining, *family.pooler)
         ):

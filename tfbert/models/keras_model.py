@@ -102,8 +102,38 @@ def at_masked(model):
         [R, P, V]}: P is the most that a row has (at least 1); those of a row come in their order, and what is beyond its last means
         nothing.
     """
+    inputs, states, _ = picked(model)
+    guess = family_of(model.config.model_type).head_of(model).guess
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(guess(model, states))
+    wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def pretraining(model):
+    """Wraps a model with BERT's two heads: `at_masked`, and beside it whether the second segment is in its place.
+
+    Args:
+        model: what `load` returned for the head "pretraining".
+
+    Returns:
+        A keras.Model with the inputs of `at_masked`. Outputs: {"logits": float32 [R, P, V], "order": float32 [R, 2]}.
+    """
+    inputs, states, pooled = picked(model)
+    head = family_of(model.config.model_type).head_of(model)
+    named = {
+        name: keras.layers.Activation("linear", dtype="float32", name=name)(logits)
+        for name, logits in (("logits", head.guess(model, states)), ("order", head.order(model, pooled)))
+    }
+    wrapped = keras.Model(inputs, named, name="tfbert_pretraining")
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def picked(model) -> tuple:
+    """The inputs with `masked`, the states of the tokens that it marks, [R, P, D], and what the encoder gives beside its states."""
     inputs = {tensor.name: tensor for tensor in as_keras(model).inputs}
-    hidden = getattr(model, model.base_model_prefix)(inputs)[0]  # [R, T, D]
+    outputs = getattr(model, model.base_model_prefix)(inputs)
     inputs["masked"] = keras.Input([None], dtype="int32", name="masked")
 
     def gather(both):
@@ -111,12 +141,8 @@ def at_masked(model):
         places = tf.math.top_k(both[1], most).indices  # of equal numbers the lower index comes first
         return tf.gather(both[0], places, batch_dims=1)
 
-    picked = keras.layers.Lambda(gather, name="at_masked")([hidden, inputs["masked"]])
-    guess = family_of(model.config.model_type).head_of(model).guess
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(guess(model, picked))
-    wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
-    object.__setattr__(wrapped, "transformer", model)
-    return wrapped
+    states = keras.layers.Lambda(gather, name="at_masked")([outputs[0], inputs["masked"]])  # [R, T, D] -> [R, P, D]
+    return inputs, states, outputs.get("pooler_output")
 
 
 def without_padding(model):

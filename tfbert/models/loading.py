@@ -113,7 +113,7 @@ def load(
         plain(model.build_in_name_scope)()
     if family.prepare is not None:
         family.prepare(model, kind)
-    _build_dropout(model)
+    build_dropout(model)
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
@@ -139,7 +139,7 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _build_dropout(model) -> None:
+def build_dropout(model) -> None:
     """Makes the dropout layers' random generators now, where Keras would at the first call, and of the kind that has a state.
 
     So their seeds depend on the global seed at loading, and on nothing that happens in between (wrapping, predicting). The state is a
@@ -207,7 +207,7 @@ def _fill(
         variable.assign(turned(values, turn, to_tf=True))
     for name in missing:
         variable, turn = wanted[name]
-        variable.assign(turned(_new(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
+        variable.assign(turned(new_weight(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
     mismatched = [name for name, tensor in dropped.items() if shapes.get(name, tensor.shape) != tensor.shape]
     left = [*unexpected, *(name for name in dropped if name not in mismatched)]
     return LoadReport(str(folder), tuple(sorted(missing)), tuple(sorted(left)), tuple(sorted(mismatched)))
@@ -217,8 +217,8 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
     """Raises InputError for weights that are missing, left over or of another shape without a reason known here."""
     new = [
         prefix
-        for prefixes in (kind.weights, family.pooler)
-        if not any(name.startswith(prefixes) for name in kept)
+        for prefixes in (*([part] for part in kind.weights if kind.apart), kind.weights, family.pooler)
+        if not any(name.startswith(tuple(prefixes)) for name in kept)
         for prefix in prefixes
     ]
     spare = (*family.pretraining, *family.buffers, *family.pooler)
@@ -239,8 +239,19 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
             )
 
 
-def _new(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
-    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1."""
+def new_weight(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
+    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1.
+
+    Args:
+        name: PyTorch's, without the encoder's prefix; each name has numbers of its own.
+        shape: in PyTorch's order.
+        scale: the standard deviation, the config's initializer_range.
+        seed: the same seed gives the same numbers.
+
+    Example:
+        >>> new_weight("encoder.layer.0.output.dense.weight", (1, 3), 0.02, seed=0).round(4).tolist()
+        [[0.0161, 0.0043, 0.0025]]
+    """
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if "LayerNorm" in name or "layer_norm" in name:

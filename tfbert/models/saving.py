@@ -17,9 +17,13 @@ from tfbert.models.keras_model import transformer_of
 from tfbert.models.lora import adapted
 from tfbert.models.weights import WHOLE, turned, variables_of
 
+GENERATOR = "generator"  # the folder, in that of a discriminator, of the generator that it was trained with
+
 
 def save(model, folder: str | Path, tokenizer=None) -> None:
     """Writes config.json, model.safetensors (PyTorch's names, float32) and the tokenizer's files.
+
+    A discriminator's generator (see `replaced_tokens`) is a checkpoint of its own, in the folder `generator` inside.
 
     `load(folder, ...)` gives back the same bits, and `BertForSequenceClassification.from_pretrained(folder)` the same model in PyTorch.
 
@@ -32,6 +36,14 @@ def save(model, folder: str | Path, tokenizer=None) -> None:
         InputError: a weight is not finite (nothing is written then), or the disk refuses.
     """
     model = transformer_of(model)
+    if Path(folder).is_dir():
+        _write(model, Path(folder), tokenizer)
+        return
+    with new_directory(folder) as temporary:
+        _write(model, temporary, tokenizer)
+
+
+def _write(model, folder: Path, tokenizer) -> None:
     family = family_of(model.config.model_type)
     sums = {layer.kernel.kernel.ref(): layer.kernel for layer in adapted(model)}
     small = {variable.ref() for each in sums.values() for variable in (each.down, each.up)}
@@ -42,14 +54,6 @@ def save(model, folder: str | Path, tokenizer=None) -> None:
         for name, (variable, turn) in variables_of(model, family).items()
         if variable.ref() not in small
     }
-    if Path(folder).is_dir():
-        _write(model, family, arrays, Path(folder), tokenizer)
-        return
-    with new_directory(folder) as temporary:
-        _write(model, family, arrays, temporary, tokenizer)
-
-
-def _write(model, family: Family, arrays: dict[str, np.ndarray], folder: Path, tokenizer) -> None:
     write_json(folder / "config.json", _config(model, family))
     with told(folder / WHOLE):
         save_file(arrays, folder / WHOLE, metadata={"format": "pt"})
@@ -57,6 +61,10 @@ def _write(model, family: Family, arrays: dict[str, np.ndarray], folder: Path, t
     if tokenizer is not None:
         with told(folder):
             tokenizer.save_pretrained(folder)
+    if "generator" in vars(model):  # see `replaced_tokens`
+        with told(folder):
+            (folder / GENERATOR).mkdir()
+        _write(model.generator, folder / GENERATOR, tokenizer)
 
 
 def name_in_pytorch(name: str, family: Family, model) -> str:

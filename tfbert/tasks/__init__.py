@@ -7,10 +7,12 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.bert_pretraining import BertPretraining
 from tfbert.tasks.causal_lm import CausalLM
 from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
+from tfbert.tasks.replaced_token_detection import ReplacedTokenDetection
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.seq2seq import Seq2Seq
 from tfbert.tasks.sequence_classification import SequenceClassification
@@ -27,6 +29,8 @@ TASKS: dict[str, type[Task]] = {
         MaskedLM,
         CausalLM,
         Seq2Seq,
+        BertPretraining,
+        ReplacedTokenDetection,
     )
 }
 
@@ -55,10 +59,12 @@ def read_task(path: str | Path) -> Task:
 
 __all__ = [
     "TASKS",
+    "BertPretraining",
     "CausalLM",
     "MaskedLM",
     "MultipleChoice",
     "QuestionAnswering",
+    "ReplacedTokenDetection",
     "SentenceEmbedding",
     "Seq2Seq",
     "SequenceClassification",

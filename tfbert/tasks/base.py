@@ -120,7 +120,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(self):
-        """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`."""
+        """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`, or a dict of them by output."""
 
     def divergence(self):
         """Returns the function (targets, output, output) -> float32 [B] for R-Drop; None where the task has none (default)."""

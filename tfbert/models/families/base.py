@@ -30,6 +30,8 @@ class Head:
         output: how the name of the matrix with a row for each label begins (default: the last of `weights`).
         global_attention: which tokens see all others and are seen by all, in a model where not all are so (see `longformer`).
         guess: a masked LM's head by itself: the model and states [R, P, D] -> logits [R, P, V] (default: its `get_lm_head()`).
+        order: the head that judges pairs by itself: the model and first tokens' states [R, D] -> logits [R, 2]; None where it has none.
+        apart: whether each of `weights` can begin anew by itself: a checkpoint was pretrained with one of them, say.
     """
 
     tf_class: str
@@ -43,6 +45,8 @@ class Head:
     output: str | None = None
     global_attention: str | None = None
     guess: Callable[[Any, Any], Any] = lambda model, states: model.get_lm_head()(states)
+    order: Callable[[Any, Any], Any] | None = None
+    apart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

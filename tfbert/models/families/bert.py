@@ -50,7 +50,18 @@ BERT = Family(
     model_type="bert",
     config_class="BertConfig",
     encoder="bert.",
-    heads=heads("Bert", masked=("cls.predictions.",), tied=TIED),
+    heads={
+        **heads("Bert", masked=("cls.predictions.",), tied=TIED),
+        "pretraining": Head(
+            "TFBertForPreTraining",
+            "BertForPreTraining",
+            ("cls.predictions.", "cls.seq_relationship."),
+            ("prediction_logits", "seq_relationship_logits"),
+            tied=TIED,
+            order=lambda model, first: model.nsp(first),
+            apart=True,
+        ),
+    },
     pretraining=("cls.",),
 )
 
@@ -58,15 +69,20 @@ ELECTRA = Family(
     model_type="electra",
     config_class="ElectraConfig",
     encoder="electra.",
-    heads=heads(
-        "Electra",
-        none=STATES,
-        **OUT,
-        choice=("sequence_summary.", "classifier."),
-        masked=("generator_predictions.", "generator_lm_head."),
-        tied={"generator_lm_head.weight": WORDS},
-        guess=_generator,
-    ),
+    heads={
+        **heads(
+            "Electra",
+            none=STATES,
+            **OUT,
+            choice=("sequence_summary.", "classifier."),
+            masked=("generator_predictions.", "generator_lm_head."),
+            tied={"generator_lm_head.weight": WORDS},
+            guess=_generator,
+        ),
+        "replaced-token-detection": Head(
+            "TFElectraForPreTraining", "ElectraForPreTraining", ("discriminator_predictions.",), ("logits",)
+        ),
+    },
     pretraining=("discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
     width="embedding_size",
     embeddings=("embeddings.", "embeddings_project."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfbert.models.families.base import RATE, STATES, WIDTH, Family, Head, at_most, heads, whole
 
 WORDS = "embeddings.word_embeddings.weight"
+TIED = {"predictions.decoder.weight": WORDS, "predictions.decoder.bias": "predictions.bias"}
 
 
 def _distilled_guess(model, states):
@@ -54,11 +55,18 @@ ALBERT = Family(
     model_type="albert",
     config_class="AlbertConfig",
     encoder="albert.",
-    heads=heads(
-        "Albert",
-        masked=("predictions.",),
-        tied={"predictions.decoder.weight": WORDS, "predictions.decoder.bias": "predictions.bias"},
-    ),
+    heads={
+        **heads("Albert", masked=("predictions.",), tied=TIED),
+        "pretraining": Head(
+            "TFAlbertForPreTraining",
+            "AlbertForPreTraining",
+            ("predictions.", "sop_classifier."),
+            ("prediction_logits", "sop_logits"),
+            tied=TIED,
+            order=lambda model, first: model.sop_classifier(first),
+            apart=True,
+        ),
+    },
     pretraining=("predictions.", "sop_classifier."),
     width="embedding_size",
     embeddings=("embeddings.", "encoder.embedding_hidden_mapping_in."),
