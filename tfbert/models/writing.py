@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from tfbert._compat import keras, tf, transformers
+from tfbert._compat import keras, lazy, tf, transformers
 from tfbert.decoding.generation import Generation, Steps, generate
 from tfbert.models.keras_model import as_keras, transformer_of, word_embeddings
 
-
-class TiedHead(keras.layers.Layer):
-    """Hidden states [.., D] -> logits [.., V]: times the word embeddings, which the head of a language model is.
-
-    TF Transformers' own copies the table in each step, and cannot compute in bfloat16.
-
-    Args:
-        model: the TF Transformers model.
-    """
-
-    def __init__(self, model):
-        super().__init__(name="tied_head")
-        object.__setattr__(self, "_model", model)  # past Keras' tracking: the table is counted where it is
-
-    def call(self, hidden):
-        return tf.matmul(hidden, tf.cast(word_embeddings(self._model), hidden.dtype), transpose_b=True)
+tied_head = lazy("tfbert.models.tied_head")  # it subclasses a Keras class
 
 
 def next_tokens(model, ends: tuple[int, ...]):
@@ -36,7 +21,7 @@ def next_tokens(model, ends: tuple[int, ...]):
     """
     inputs = {tensor.name: tensor for tensor in as_keras(model).inputs}
     hidden = getattr(model, model.base_model_prefix)(inputs, use_cache=False)[0]
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(TiedHead(model)(hidden))
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(tied_head.TiedHead(model)(hidden))
     wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_causal_lm")
     object.__setattr__(wrapped, "transformer", model)
     can_write(model, CausalSteps(model), ends)
