@@ -74,7 +74,7 @@ class ByteLevelGraph(TokenizerGraph):
     prefix_space: bool  # a text that begins with none is given one
     trims: tuple[
         bool, ...
-    ]  # for each time that spaces are taken off the offsets, whether those of the first piece may be the text's own
+    ]  # for each time that spaces are taken off the offsets, whether a text's first piece keeps one
     spaces: np.ndarray = dataclasses.field(repr=False)  # int32 [V, 2], how many spaces each piece begins and ends with
 
     def tokenize(self, text):
@@ -120,11 +120,11 @@ class ByteLevelGraph(TokenizerGraph):
         # Most are in the vocabulary: those are one row of one piece each, and after them come the rows of what must be merged.
         whole, known = self.whole.find(different)
         others = tf.where(~known)
-        ids, place, end, splits_of = self._merged(tf.gather(different, others[:, 0]))
+        ids, place, end, piece_splits = self._merged(tf.gather(different, others[:, 0]))
         count = tf.size(whole)
         row = tf.tensor_scatter_nd_update(tf.range(count), others, count + tf.range(tf.size(others)))
         ids = tf.RaggedTensor.from_row_splits(
-            tf.concat([whole, ids], 0), tf.concat([tf.range(count), count + splits_of], 0), validate=False
+            tf.concat([whole, ids], 0), tf.concat([tf.range(count), count + piece_splits], 0), validate=False
         )
         place = tf.concat([tf.zeros_like(whole), place], 0)
         end = tf.concat([tf.strings.length(different), end], 0)
