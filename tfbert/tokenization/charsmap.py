@@ -142,7 +142,7 @@ def _places(value, new, unit, splits, old):
     change -= tf.where(marker, 0, before)
     used = tf.cumsum(tf.where(change > 0, 0, 1 - change), exclusive=True)
     text = tf.cumsum(tf.cast(marker, tf.int32)) - 1
-    begin = tf.cast(tf.where(value >= FIRST_MARKER)[:, 0], tf.int32) - tf.boolean_mask(used, marker)
+    begin = tf.cast(tf.where(value >= FIRST_MARKER)[:, 0], tf.int32) - tf.gather(used, tf.where(marker)[:, 0])
     return tf.gather(begin, text) + used - tf.cast(change > 0, tf.int32)
 
 

@@ -57,7 +57,7 @@ class Decomposed(Mapped):
         letter = tf.cumsum(tf.cast(rank == 0, tf.int64))
         order = tf.argsort(letter * (self.most + 1) + tf.cast(rank, tf.int64), stable=True)
         taken = tf.cumsum(tf.cast(~tf.gather(added, order), tf.int32)) - 1
-        return tf.gather(value, order), tf.gather(tf.boolean_mask(place, ~added), taken)
+        return tf.gather(value, order), tf.gather(tf.gather(place, tf.where(~added)[:, 0]), taken)
 
     def alone(self, values):
         new, hard, left, right = super().alone(values)
@@ -92,7 +92,8 @@ class Runs(Step):
             last = within % self.length == self.length - 1
             value = tf.where(grouped, self.content, value)
             stay = ~grouped | last
-        return tf.boolean_mask(value, stay), tf.boolean_mask(origin, stay)
+        stay = tf.where(stay)[:, 0]
+        return tf.gather(value, stay), tf.gather(origin, stay)
 
     def alone(self, values):
         bit = np.where(values == self.character, BLANK if self.character == SPACE else QUOTE, 0)
@@ -112,7 +113,7 @@ class Stripped(Step):
         text = tf.cumsum(tf.cast(marker, tf.int32)) - 1
         solid = tf.cast(~white & ~marker, tf.int32)
         count = tf.cumsum(solid)
-        begin = tf.boolean_mask(count, marker)
+        begin = tf.gather(count, tf.where(marker)[:, 0])
         total = tf.math.segment_sum(solid, text)
         count -= tf.gather(begin, text)
         stay = tf.ones_like(marker)
@@ -121,7 +122,8 @@ class Stripped(Step):
         if self.right:
             stay &= (count < tf.gather(total, text)) | ~white
         stay |= marker
-        return tf.boolean_mask(value, stay), tf.boolean_mask(origin, stay)
+        stay = tf.where(stay)[:, 0]
+        return tf.gather(value, stay), tf.gather(origin, stay)
 
     def alone(self, values):
         white = white_space()

@@ -74,7 +74,7 @@ class Spacing:
         if self.split:
             begins |= value == self.replacement
         stay = prefix | ~bound
-        return tuple(tf.boolean_mask(part, stay) for part in (value, origin, begins))
+        return tuple(tf.gather(part, tf.where(stay)[:, 0]) for part in (value, origin, begins))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,8 @@ class Added:
         added = marker > 0
         codes = tf.where(added, marker, codes)
         if stay is not None:
-            codes, origin, added = (tf.boolean_mask(part, stay) for part in (codes, origin, added))
+            stay = tf.where(stay)[:, 0]
+            codes, origin, added = (tf.gather(part, stay) for part in (codes, origin, added))
         place = tf.range(tf.size(codes)) + tf.cumsum(tf.cast(added, tf.int32), exclusive=True)
         size = tf.size(codes) + tf.reduce_sum(tf.cast(added, tf.int32))
         again = tf.fill([size], _AGAIN)
@@ -139,7 +140,8 @@ class SentencePieceGraph(TokenizerGraph):
         # Unknown characters after each other in a word are one piece.
         apart = (ids != self.unknown) | tf.gather(begins, starts)
         apart |= tf.concat([[True], ids[:-1] != self.unknown], 0)
-        starts, ids, value = (tf.boolean_mask(part, apart) for part in (starts, ids, value))
+        apart = tf.where(apart)[:, 0]
+        starts, ids, value = (tf.gather(part, apart) for part in (starts, ids, value))
         start = tf.gather(words.origin, starts)
         last = tf.concat([starts[1:], [tf.size(words.value)]], 0)[: tf.size(starts)] - 1
         end = tf.gather(words.origin, last) + 1

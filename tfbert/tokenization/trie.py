@@ -26,6 +26,10 @@ class Trie:
     parent: np.ndarray
     entry: np.ndarray
 
+    def constants(self) -> Trie:
+        """The same with tensors: in a graph that looks into it more than once it is there once."""
+        return Trie(*(tf.constant(array) for array in (self.base, self.parent, self.entry)))
+
     def find(self, starts, first, inner) -> tuple:
         """All strings that begin at some places of a text.
 

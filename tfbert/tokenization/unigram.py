@@ -51,16 +51,16 @@ class Unigram:
             (starts, ids, begins): int32 [N], the character where each piece begins and its id, -1 for unknown characters, one by
             one; bool [K], where a word begins after the cuts in guarded strings.
         """
+        trie = self.trie.constants()
         first = tf.concat([letters, [0]], 0)
         inner = tf.concat([tf.where(begins, 0, letters), [0]], 0)
         words = tf.cast(tf.where(begins)[:, 0], tf.int32)
-        edges = self.trie.find(words, first, inner)
+        edges = trie.find(words, first, inner)
         word_ends = tf.concat([words[1:], [tf.size(letters)]], 0)
         # Most words are one piece, and need no search.
         number = tf.cumsum(tf.cast(begins, tf.int32)) - 1
-        starts, ends, entries = edges
-        done = tf.gather(self.whole, entries) & (ends == tf.gather(word_ends, tf.gather(number, starts)))
-        simple = tf.boolean_mask(starts, done), tf.boolean_mask(entries, done)
+        done = tf.gather(self.whole, edges[2]) & (edges[1] == tf.gather(word_ends, tf.gather(number, edges[0])))
+        simple = [tf.gather(part, tf.where(done)[:, 0]) for part in (edges[0], edges[2])]
         search = tf.tensor_scatter_nd_update(
             tf.ones_like(words, tf.bool), tf.gather(number, simple[0])[:, tf.newaxis], tf.zeros_like(simple[0], tf.bool)
         )
@@ -69,20 +69,18 @@ class Unigram:
         searched = tf.gather(search, number)
         found, begins = tf.cond(
             tf.reduce_any(search),
-            lambda: self._search(first, inner, begins, searched, edges, found),
+            lambda: self._search(trie, first, inner, begins, searched, edges, found),
             lambda: (found, begins),
         )
         places = tf.where(found != -2)[:, 0]
         return tf.cast(places, tf.int32), tf.gather(found, places), begins
 
-    def _search(self, first, inner, begins, searched, edges, found) -> tuple:
+    def _search(self, trie: Trie, first, inner, begins, searched, edges, found) -> tuple:
         """Fills in the ids of the words that are searched: (found, begins), int32 and bool [K]."""
-        keep = tf.gather(searched, edges[0])
+        keep = tf.where(tf.gather(searched, edges[0]))[:, 0]
         rest = tf.cast(tf.where(searched & ~begins)[:, 0], tf.int32)
-        more = self.trie.find(rest, first, inner)
-        edges = tuple(
-            tf.concat([tf.boolean_mask(edge, keep), other], 0) for edge, other in zip(edges, more, strict=True)
-        )
+        more = trie.find(rest, first, inner)
+        edges = tuple(tf.concat([tf.gather(edge, keep), other], 0) for edge, other in zip(edges, more, strict=True))
         if self.guarded.any():
             guarded = tf.gather(self.guarded, edges[2])
             edges, begins = tf.cond(
@@ -98,7 +96,7 @@ class Unigram:
     def _best(self, starts, ends, entries, begins) -> tuple:
         """Where the best pieces begin, and their entries, int32 [N], among all pieces, int32 [E]; begins: bool [K]."""
         size = tf.size(begins)
-        single = tf.boolean_mask(starts, ends == starts + 1)
+        single = tf.gather(starts, tf.where(ends == starts + 1)[:, 0])
         unknown = tf.math.unsorted_segment_sum(tf.ones_like(single), single, size) == 0
         unknown = tf.cast(tf.where(unknown)[:, 0], tf.int32)
         starts, ends = tf.concat([starts, unknown], 0), tf.concat([ends, unknown + 1], 0)
@@ -110,16 +108,19 @@ class Unigram:
         word = tf.cumsum(tf.cast(begins, tf.int32)) - 1
         longest = tf.cast(tf.reduce_max(tf.math.segment_sum(tf.ones_like(word), word)), tf.float64)
         error = _ROUNDING * float(np.abs(self.scores).max()) * longest * longest
-        best, close = best_pieces(starts, ends, scores, begins | (going[:-1] == 0), error, self.reach)
+        search = tf.function(
+            lambda *edges: best_pieces(*edges, error, self.reach),
+            input_signature=[tf.TensorSpec([None], kind) for kind in (tf.int32, tf.int32, tf.float64, tf.bool)],
+        )  # made once, used twice
+        best, close = search(starts, ends, scores, begins | (going[:-1] == 0))
         doubtful = tf.math.unsorted_segment_sum(close, tf.gather(word, tf.gather(starts, best)), size) > 0
         doubtful = tf.gather(doubtful, tf.gather(word, starts))
 
         def again():
             own = tf.where(doubtful)[:, 0]
-            exact, _ = best_pieces(
-                *(tf.gather(part, own) for part in (starts, ends, scores)), begins, error, self.reach
-            )
-            return tf.concat([tf.boolean_mask(best, ~tf.gather(doubtful, best)), tf.gather(own, exact)], 0)
+            exact, _ = search(*(tf.gather(part, own) for part in (starts, ends, scores)), begins)
+            certain = tf.gather(best, tf.where(~tf.gather(doubtful, best))[:, 0])
+            return tf.concat([certain, tf.gather(own, exact)], 0)
 
         best = tf.cond(tf.reduce_any(doubtful), again, lambda: best)
         return tf.gather(starts, best), tf.gather(entries, best)
@@ -128,11 +129,11 @@ class Unigram:
 def _cut(edges, begins, guarded) -> tuple:
     """Lets words begin after the first characters of guarded strings, and takes away the pieces that go over there."""
     starts, ends, entries = edges
-    cut = tf.boolean_mask(starts, guarded) + 1
+    cut = tf.gather(starts, tf.where(guarded)[:, 0]) + 1
     cuts = tf.math.unsorted_segment_max(tf.ones_like(cut), cut, tf.size(begins)) > 0
     count = tf.cumsum(tf.cast(cuts, tf.int32))
-    stay = tf.gather(count, ends - 1) == tf.gather(count, starts)
-    return tuple(tf.boolean_mask(edge, stay) for edge in edges), begins | cuts
+    stay = tf.where(tf.gather(count, ends - 1) == tf.gather(count, starts))[:, 0]
+    return tuple(tf.gather(edge, stay) for edge in edges), begins | cuts
 
 
 def unknown_score(scores: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from tfbert._compat import tf
 
 _LONG = 128  # characters: longer blocks, of which there are few, are gone through one by one, with fewer operations a character
-_AT_ONCE = 32  # characters of these in one turn of a loop
+_AT_ONCE = 16  # characters of these in one turn of a loop
 
 
 def best_pieces(starts, ends, scores, blocks, error, reach: int) -> tuple:
@@ -42,12 +42,12 @@ def best_pieces(starts, ends, scores, blocks, error, reach: int) -> tuple:
     long = lengths > _LONG
     far = tf.gather(long, block)
     depth = starts - tf.gather(first, block)
-    sums = _forward(sums, *(tf.boolean_mask(part, ~far) for part in (before, after, scores, depth)))
+    near = tf.where(~far)[:, 0]
+    sums = _forward(sums, *(tf.gather(part, near) for part in (before, after, scores, depth)))
+    far = tf.where(far)[:, 0]
     sums = tf.cond(
-        tf.reduce_any(long),
-        lambda: _forward_long(
-            sums, *(tf.boolean_mask(part, far) for part in (before, after, scores)), begin, long, reach
-        ),
+        tf.size(far) > 0,
+        lambda: _forward_long(sums, *(tf.gather(part, far) for part in (before, after, scores)), begin, long, reach),
         lambda: sums,
     )
     # Of the pieces that give the best sum at their end, the longest is the way back from there.
@@ -56,8 +56,8 @@ def best_pieces(starts, ends, scores, blocks, error, reach: int) -> tuple:
     back = tf.math.unsorted_segment_min(tf.where(good, before, nodes), after, nodes)
     marks = _on_the_way(tf.where(back < nodes, back, tf.range(nodes)), begin + lengths, tf.reduce_max(lengths))
     chosen = tf.where(good & tf.gather(marks, after) & (tf.gather(back, after) == before))[:, 0]
-    near = tf.cast(reached >= tf.gather(sums, after) - error, tf.int32)
-    rivals = tf.math.unsorted_segment_sum(near, after, nodes)
+    rivals = tf.cast(reached >= tf.gather(sums, after) - error, tf.int32)
+    rivals = tf.math.unsorted_segment_sum(rivals, after, nodes)
     return chosen, tf.cast(tf.gather(rivals, tf.gather(after, chosen)) > 1, tf.int32)
 
 
@@ -87,8 +87,9 @@ def _forward_long(sums, before, after, scores, begin, long, reach: int):
     row = tf.cumsum(tf.cast(inside, tf.int32)) - 1
     turns = (tf.reduce_max(row) + _AT_ONCE) // _AT_ONCE
     wide = reach + 1
-    places = tf.concat([tf.gather(row, after) * wide + after - before, tf.gather(row, begin[long]) * wide], 0)
-    given = tf.concat([scores, tf.zeros_like(begin[long], tf.float64)], 0)
+    begin = tf.gather(begin, tf.where(long)[:, 0])
+    places = tf.concat([tf.gather(row, after) * wide + after - before, tf.gather(row, begin) * wide], 0)
+    given = tf.concat([scores, tf.zeros_like(begin, tf.float64)], 0)
     rows = tf.fill([turns * _AT_ONCE * wide], tf.constant(-np.inf, tf.float64))
     rows = tf.reshape(tf.tensor_scatter_nd_update(rows, places[:, tf.newaxis], given), [-1, _AT_ONCE, wide])
 
