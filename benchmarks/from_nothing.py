@@ -112,8 +112,9 @@ def pretrained(side: str, options: argparse.Namespace, train: Path, test: Path) 
 def unigram_entropy(checkpoint: Path, text: Path) -> float:
     """Nats a token, of the text's own frequencies."""
     tokenizer = load_tokenizer(checkpoint)
-    ids = tokenizer([row["text"] for row in read_documents(text)], add_special_tokens=False)["input_ids"]
-    counts = Counter(token for row in ids for token in row).values()
+    texts = [row["text"] for row in read_documents(text)]
+    rows = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    counts = Counter(token for row in rows for token in row.ids).values()
     total = sum(counts)
     return -sum(count / total * math.log(count / total) for count in counts)
 

@@ -76,6 +76,10 @@ def create_checkpoint(
         ['config.json', 'model.safetensors']
     """
     family, directory = family_of(model_type, "model_type"), Path(directory)
+    if not {None, "masked-lm"} <= set(family.heads):
+        raise InputError(
+            f"model_type is {model_type!r}, which is no encoder that is pretrained as a masked LM; choose bert, electra, ..."
+        )
     if directory.exists():
         raise InputError(f"{directory} exists already; choose another folder")
     if type(seed) is not int or seed < 0:
