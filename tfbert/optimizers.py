@@ -163,7 +163,7 @@ class AdamW(keras.optimizers.AdamW):
             0.9
         """
         starts = self._starts.numpy()
-        starts[[self._index_dict[self._var_key(variable)] for variable in variables]] = int(self.iterations)
+        starts[[self._index_dict[self._var_key(variable)] for variable in variables]] = int(self.iterations.numpy())
         self._starts.assign(starts)
 
     def add_variable_from_reference(self, model_variable, variable_name, shape=None, initial_value=None):
@@ -192,6 +192,21 @@ class AdamW(keras.optimizers.AdamW):
                     "layer_decay needs layers that learn, and the variables' names, as TF Transformers gives them, tell of none: "
                     f"{var_list[0].name}, ...; leave it out, or use scale"
                 )
+
+    def aggregate_gradients(self, grads_and_vars):
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            grads_and_vars = [(self._same_rows(gradient, variable), variable) for gradient, variable in grads_and_vars]
+        return super().aggregate_gradients(grads_and_vars)
+
+    def _same_rows(self, gradient, variable):
+        """A table's gradient with the same rows in every replica: their sum has the same bits each time, and nothing is padded for it."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            return gradient
+        rows = self._rows.get(self._var_key(variable))
+        if rows is None:
+            return tf.convert_to_tensor(gradient)
+        shape = tf.constant(variable.shape.as_list(), tf.int64)
+        return tf.IndexedSlices(_of_rows(gradient, rows, variable.shape[0]), tf.constant(rows), shape)
 
     def _clip_gradients(self, grads):
         # Here, and not again where Keras would.
@@ -230,12 +245,7 @@ class AdamW(keras.optimizers.AdamW):
             raise InputError(
                 f"learn_rows was called for {variable.name}, but its gradient is dense or amsgrad is on; leave learn_rows out"
             )
-        among = np.full(variable.shape[0], -1, np.int32)
-        among[rows] = np.arange(len(rows))
-        found = tf.gather(tf.constant(among), gradient.indices)
-        known = tf.debugging.assert_non_negative(found, "a row has a gradient that learn_rows was not told of")
-        with tf.control_dependencies([known] if known is not None else []):
-            summed = tf.math.unsorted_segment_sum(gradient.values, found, len(rows))
+        summed = _of_rows(gradient, rows, variable.shape[0])
         mine = self._updated[key]
         values = tf.gather(variable, rows)
         mine.assign(values if kept is None else values * kept)
@@ -280,6 +290,16 @@ class AdamW(keras.optimizers.AdamW):
         if not isinstance(config["learning_rate"], dict):
             config["learning_rate"] = float(config["learning_rate"])
         return config
+
+
+def _of_rows(gradient, rows, size: int):
+    """The gradients of some rows of a table [V, D], summed: [rows, D]; of others there must be none."""
+    among = np.full(size, -1, np.int32)
+    among[rows] = np.arange(len(rows))
+    found = tf.gather(tf.constant(among), gradient.indices)
+    known = tf.debugging.assert_non_negative(found, "a row has a gradient that learn_rows was not told of")
+    with tf.control_dependencies([known] if known is not None else []):
+        return tf.math.unsorted_segment_sum(gradient.values, found, len(rows))
 
 
 def decayed(variables: keras.Model | Iterable) -> tuple[list[str], list[str]]:
