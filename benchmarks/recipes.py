@@ -7,7 +7,9 @@
 
 Each run is a process of its own, and a line of --output when it is complete; what has its line there is not run again. One that was
 stopped goes on from its last state. All recipes of a seed have the same rows, held-out rows and order; seeds change all of these and the
-new head. The table tells the test accuracy, and the median of the differences to `full` with the same seed, whatever its sign.
+new head. The table tells the test accuracy, and the median of the differences to `full` with the same seed, whatever its sign. Beside the
+seconds of training it has the CPU seconds of the whole run (adaptation, start and test included), which other work on the machine hardly
+changes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -39,6 +42,8 @@ IN_TURN = "0: head; 1: pooler,layers[3:]; 2: encoder"  # of three epochs
 RECIPES: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": RATE},
     "frozen": {"freeze": "encoder", "learning_rate": 50 * RATE},
+    # all-MiniLM-L6-v2 was trained by the mean of its states: what its pooler makes of the first one means little until it learns.
+    "pooler": {"freeze": "embeddings,layers[:]", "learning_rate": 10 * RATE},
     "gradual": {"unfreeze": IN_TURN, "learning_rate": 2 * RATE},  # Howard and Ruder 2018
     "discriminative": {"layer_decay": 1 / 2.6, "learning_rate": 10 * RATE},  # Howard and Ruder 2018
     "stlr": {"schedule": "slanted-triangular", "learning_rate": RATE},  # Howard and Ruder 2018
@@ -60,7 +65,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": RATE,
     },  # Gururangan et al. 2020; its seconds are not among those of training
 }
-MEASURED = ("train_seconds", "trainable_parameters", "best_epoch")
+MEASURED = ("train_seconds", "cpu_seconds", "trainable_parameters", "best_epoch")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -118,13 +123,21 @@ def command(run: dict[str, Any], train: Path, test: Path, place: Path) -> list[s
 
 
 def fine_tune(run: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
-    """Runs one, or what is left of it; returns its metrics.json."""
+    """Runs one, or what is left of it; returns its metrics.json and, of a run that was never stopped, its CPU seconds."""
+    whole, before = not any(place.parent.glob(f"*{place.name}*")), _cpu_seconds()
     if not (place / "metrics.json").is_file():  # it is there where all was stopped before the line was written
         train = training_file(folder / run["data"] / "train.csv", run["rows"], place.parent)
         words = command(run, train, folder / run["data"] / "test.csv", place)
         print("$ " + " ".join(words), file=sys.stderr, flush=True)
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((place / "metrics.json").read_text("utf-8"))
+    used = round(_cpu_seconds() - before, 1) if whole else None
+    return {**json.loads((place / "metrics.json").read_text("utf-8")), "cpu_seconds": used}
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def complete(missing: list[dict[str, Any]], folder: Path, output: Path) -> None:
@@ -164,6 +177,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         scores = {seed: row["accuracy"] for seed, row in by_seed.items()}
         full = {seed: row["accuracy"] for seed, row in groups.get((name, "full"), {}).items()}
         apart = [score - full[seed] for seed, score in scores.items() if seed in full]
+        used = [row["cpu_seconds"] for row in by_seed.values() if row["cpu_seconds"] is not None]
         first = next(iter(by_seed.values()))
         found.append(
             {
@@ -175,6 +189,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "max": round(max(scores.values()), 4),
                 "to_full": round(statistics.median(apart), 4) if apart and recipe != "full" else None,
                 "train_seconds": round(statistics.median(row["train_seconds"] for row in by_seed.values()), 1),
+                "cpu_seconds": round(statistics.median(used), 1) if used else None,
                 "trainable_parameters": first["trainable_parameters"],
             }
         )
@@ -184,16 +199,17 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> str:
     """The summaries in Markdown."""
     lines = [
-        "| data | recipe | accuracy, median | least | most | to full | training s | numbers that learn | seeds | settings |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | recipe | accuracy, median | least | most | to full | training s | CPU s in all | numbers that learn | seeds | settings |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
         apart = "" if row["to_full"] is None else f"{row['to_full']:+.3f}"
+        used = "" if row["cpu_seconds"] is None else f"{row['cpu_seconds']:,.0f}"
         shared = {"epochs", *SETS[row["data"]]}
         settings = ", ".join(f"{name}={_short(value)}" for name, value in row["settings"].items() if name not in shared)
         lines.append(
             f"| {row['data']} | {row['recipe']} | {row['median']:.3f} | {row['min']:.3f} | {row['max']:.3f} | {apart} "
-            f"| {row['train_seconds']:,.0f} | {row['trainable_parameters']:,} | {len(row['accuracy'])} | `{settings}` |"
+            f"| {row['train_seconds']:,.0f} | {used} | {row['trainable_parameters']:,} | {len(row['accuracy'])} | `{settings}` |"
         )
     return "\n".join(lines)
 

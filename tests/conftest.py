@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
+import tiny_writers
 
 from tfbert import models
 from tfbert._compat import keras, transformers
@@ -70,3 +71,37 @@ def tiny(tmp_path_factory) -> Path:
     model.build_in_name_scope()
     models.save(model, folder, transformers.BertTokenizerFast(str(vocabulary), do_lower_case=True))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tiny, tmp_path_factory) -> Path:
+    """A GPT-2 of two layers, with the words of `tiny` as its tokens."""
+    return tiny_writers.gpt2(tiny, tmp_path_factory.mktemp("tiny-gpt2") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tiny, tmp_path_factory) -> Path:
+    """A T5 of two layers each, with the words of `tiny` as its tokens."""
+    return tiny_writers.t5(tiny, tmp_path_factory.mktemp("tiny-t5") / "tiny-t5")
+
+
+@pytest.fixture(scope="session")
+def tiny_electra(tiny, tmp_path_factory) -> Path:
+    """An ELECTRA of the same tokenizer, 2 layers, 32 wide, with embeddings 16 wide and random weights."""
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(tiny)
+    keras.utils.set_random_seed(8)
+    config = transformers.ElectraConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    model = transformers.TFElectraModel(config)
+    model.build_in_name_scope()
+    place = tmp_path_factory.mktemp("tiny-electra") / "electra"
+    models.save(model, place, tokenizer)
+    return place

@@ -83,6 +83,7 @@ def learned(score: float, seconds: float, parameters: int) -> dict:
     return {
         "test": {"accuracy": score, "f1_macro": 0.1},
         "train_seconds": seconds,
+        "cpu_seconds": None if seconds == 10 else 2 * seconds,
         "trainable_parameters": parameters,
         "best_epoch": 2,
     }
@@ -119,10 +120,13 @@ def test_what_is_there_is_not_run_again_and_the_table_has_medians(recipes, revie
     found = {row["recipe"]: row for row in map(json.loads, out.splitlines())}
     assert (found["full"]["median"], found["full"]["min"], found["full"]["max"]) == (0.82, 0.8, 0.84)
     assert found["full"]["to_full"] is None and found["full"]["train_seconds"] == 40
+    assert found["full"]["cpu_seconds"] == 130  # of None, 80 and 180
     assert found["frozen"]["to_full"] == -0.1  # of -0.1, -0.11 and -0.08
     assert found["llrd"]["to_full"] == 0.01  # of 0.05, 0 and 0.01
-    assert "| sentiment_mr | full | 0.820 | 0.800 | 0.840 |  | 40 | 5,000 | 3 |" in err
-    assert "| frozen | 0.730 | 0.700 | 0.740 | -0.100 | 40 | 66 | 3 | `freeze=encoder, learning_rate=0.005` |" in err
+    assert "| sentiment_mr | full | 0.820 | 0.800 | 0.840 |  | 40 | 130 | 5,000 | 3 |" in err
+    assert (
+        "| frozen | 0.730 | 0.700 | 0.740 | -0.100 | 40 | 130 | 66 | 3 | `freeze=encoder, learning_rate=0.005` |" in err
+    )
     recipes.main([*words, "--epochs", "1", "--table-only"])
     assert capsys.readouterr().out == ""  # those are other runs
 
@@ -145,8 +149,9 @@ def test_a_run_is_made_by_the_command_line_and_taken_where_it_is_complete(
     saved = load_file(place / "checkpoint" / "model.safetensors")
     for name, value in load_file(tiny / "model.safetensors").items():
         assert (saved[f"bert.{name}"] == value).all(), name
+    assert row["cpu_seconds"] > 0
     output.unlink()
     monkeypatch.setattr(recipes.subprocess, "run", None)  # nothing is left to run
     recipes.main(words)
-    assert json.loads(output.read_text()) == row and not place.exists()
+    assert json.loads(output.read_text()) == {**row, "cpu_seconds": None} and not place.exists()
     assert json.loads(capsys.readouterr().out)["accuracy"] == {"0": round(row["accuracy"], 4)}

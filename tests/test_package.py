@@ -36,9 +36,10 @@ HEAVY = (
 ORDER = [
     {"errors"},
     {"_compat", "files", "names"},
-    {"checkpoint_folder", "devices", "shuffling", "static_shapes"},
+    {"batch_parts", "checkpoint_folder", "devices", "shuffling", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"masking"},
+    {"pairing"},
     {"features"},
     {"pipeline", "models"},
     {"tasks", "frozen_states"},

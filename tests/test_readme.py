@@ -20,15 +20,15 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
     return [found for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S) if found[0] in languages]
 
 
-def shortened(text: str, checkpoint: Path) -> str:
-    """One epoch, and the tiny checkpoint."""
-    for name in ("all-MiniLM-L6-v2", "bert-base-uncased"):
-        text = text.replace(name, str(checkpoint))
+def shortened(text: str, checkpoints: dict[str, Path]) -> str:
+    """One epoch, and tiny checkpoints."""
+    for name, folder in checkpoints.items():
+        text = text.replace(name, str(folder))
     return re.sub(r"(--epochs |epochs=)5", r"\g<1>1", text)
 
 
 @pytest.fixture(scope="module")
-def played(tiny, tmp_path_factory) -> dict[str, list]:
+def played(tiny, tiny_gpt2, tiny_t5, tmp_path_factory) -> dict[str, list]:
     """Runs the README from top to bottom; what each command printed, by its first words."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "examples").symlink_to(ROOT / "examples")
@@ -45,14 +45,16 @@ def played(tiny, tmp_path_factory) -> dict[str, list]:
         directory=folder / "saved_models" / "nli",
         export=False,
     )
-    return {"folder": folder, "checkpoint": tiny, "printed": []}
+    checkpoints = {"all-MiniLM-L6-v2": tiny, "bert-base-uncased": tiny}
+    checkpoints |= {"openai-community/gpt2": tiny_gpt2, "google-t5/t5-small": tiny_t5}
+    return {"folder": folder, "checkpoints": checkpoints, "printed": []}
 
 
 @pytest.mark.slow
 def test_commands_and_snippets_run_in_their_order(played, monkeypatch, capsys):
     monkeypatch.chdir(played["folder"])
     for language, text in blocks("bash", "python"):
-        text = shortened(text, played["checkpoint"])
+        text = shortened(text, played["checkpoints"])
         if language == "python":
             exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
             assert capsys.readouterr().out.strip()
@@ -101,6 +103,10 @@ ANSWERING = {
     "multiple-choice": tfbert.MultipleChoice(choices=2, max_length=32),
     "sentence-embedding": tfbert.SentenceEmbedding(max_length=32),
     "masked-lm": tfbert.MaskedLM(top_k=2, max_length=32),
+    "causal-lm": tfbert.CausalLM(max_length=32, max_new_tokens=2),
+    "seq2seq": tfbert.Seq2Seq(max_length=32, max_new_tokens=2),
+    "bert-pretraining": tfbert.BertPretraining(max_length=32),
+    "replaced-token-detection": tfbert.ReplacedTokenDetection(max_length=32),
 }
 
 
@@ -108,15 +114,19 @@ def kinds(answer: dict) -> dict:
     return {name: type((value or [None])[0] if isinstance(value, list) else value) for name, value in answer.items()}
 
 
-def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_theirs(tiny):
+def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_theirs(
+    tiny, tiny_gpt2, tiny_t5, tiny_electra
+):
     text = (ROOT / "saved_models" / "README.md").read_text("utf-8")
     rows = re.findall(r"^\| ([\w-]+) \| `(.+?)` \| `(.+?)` \|$", text, re.M)
     assert [name for name, _, _ in rows] == list(ANSWERING)
-    tokenizer = tfbert.load_tokenizer(tiny)
     for name, instance, prediction in rows:
         task, instance, shown = ANSWERING[name], json.loads(instance), json.loads(prediction)
         assert task.name == name
-        (answer,) = tfbert.predict(task, task.build(tiny), tokenizer, [instance])
+        written = {"causal-lm": tiny_gpt2, "seq2seq": tiny_t5, "replaced-token-detection": tiny_electra}
+        checkpoint = written.get(name, tiny)
+        tokenizer = tfbert.load_tokenizer(checkpoint)
+        (answer,) = tfbert.predict(task, task.build(checkpoint), tokenizer, [instance])
         assert answer.keys() == shown.keys()
         assert kinds({key: value for key, value in answer.items() if value != []}).items() <= kinds(shown).items()
         if "context" in instance:

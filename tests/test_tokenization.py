@@ -461,7 +461,7 @@ def test_what_the_graph_cannot_repeat_is_refused(uncased, tmp_path):
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, "a"))
     refused(
         transformers.PreTrainedTokenizerFast(tokenizer_object=words),
-        "its model is WordLevel, not WordPiece or byte-level BPE",
+        "its model is WordLevel, not one of WordPiece, byte-level BPE, Unigram",
     )
     uncased.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)

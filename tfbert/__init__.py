@@ -6,6 +6,7 @@ The public names, each loaded with its module when it is first asked for, so tha
     SequenceClassification                           what the problem is
     load_tokenizer, make_dataset                     examples -> tf.data batches
     AdamW, WarmupLinear, Warmup, get_strategy, ...   what plain Keras lacks
+    create_checkpoint                                text -> tokenizer and random weights, where none is to begin with
     fine_tune, evaluate, predict, load               train, score, answer (predict_stream: without end), come back
     export, Predictor                                write a SavedModel and call it
 
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 # public name -> the module that holds it; a name that maps to itself is a module
 _HOMES = {
     "AdamW": "tfbert.optimizers",
+    "BertPretraining": "tfbert.tasks",
+    "CausalLM": "tfbert.tasks",
     "Examples": "tfbert.sources",
     "FindLearningRate": "tfbert.callbacks",
     "FineTuned": "tfbert.training",
@@ -34,11 +37,13 @@ _HOMES = {
     "OneCycle": "tfbert.schedules",
     "Predictor": "tfbert.serving",
     "QuestionAnswering": "tfbert.tasks",
+    "ReplacedTokenDetection": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",
     "MaskedLM": "tfbert.tasks",
     "MultipleChoice": "tfbert.tasks",
     "SentenceEmbedder": "tfbert.serving",
     "SentenceEmbedding": "tfbert.tasks",
+    "Seq2Seq": "tfbert.tasks",
     "SequenceClassification": "tfbert.tasks",
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",
@@ -49,6 +54,7 @@ _HOMES = {
     "WarmupCosine": "tfbert.schedules",
     "WarmupLinear": "tfbert.schedules",
     "callbacks": "tfbert.callbacks",
+    "create_checkpoint": "tfbert.models",
     "evaluate": "tfbert.evaluation",
     "export": "tfbert.serving",
     "fine_tune": "tfbert.training",
@@ -66,6 +72,7 @@ _HOMES = {
     "read_json": "tfbert.sources",
     "read_jsonl": "tfbert.sources",
     "read_lines": "tfbert.sources",
+    "read_parallel": "tfbert.sources",
     "read_parquet": "tfbert.sources",
     "read_squad": "tfbert.sources",
     "read_tfds": "tfbert.sources",

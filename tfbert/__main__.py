@@ -31,6 +31,10 @@ COMMANDS = {
     "predict": ("predicting", "answer texts, through the exported model where there is one"),
     "export": ("exporting", "write a SavedModel that takes strings and returns answers"),
     "inspect": ("inspecting", "say what a checkpoint is, and how its tokenizer splits a text"),
+    "create": (
+        "creating",
+        "learn a tokenizer from text and draw random weights: a checkpoint to pretrain from nothing",
+    ),
     "doctor": ("doctor", "check this machine and this installation, with advice"),
 }
 

@@ -122,6 +122,30 @@ transformers = lazy("transformers", _check_transformers)
 tf_text = lazy("tensorflow_text")
 
 
+def plain(function):
+    """The function, never rewritten by AutoGraph, nor what it calls.
+
+    AutoGraph turns Python's `if` and `for` over tensors into operations. tfbert's code and that of TF Transformers have none, and the
+    rewriting took most of the time of a first training step or an export.
+    """
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+def traced(function=None, **options):
+    """`tf.function` of a `plain` function; a decorator with or without options.
+
+    Example:
+        >>> @traced
+        ... def double(x):
+        ...     return 2 * x
+        >>> double(tf.constant(2)).numpy()
+        np.int32(4)
+    """
+    if function is None:
+        return lambda function: traced(function, **options)
+    return tf.function(plain(function), **options)
+
+
 def versions() -> dict[str, str]:
     """The versions of tfbert and of what it stands on, read from the installed packages without importing them."""
     names = (

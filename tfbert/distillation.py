@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import losses
-from tfbert._compat import tf
+from tfbert._compat import tf, traced
 from tfbert.errors import InputError
 from tfbert.features import Features
 from tfbert.files import sha256
@@ -131,7 +131,7 @@ class Teacher:
         # Longest first, as in evaluation.
         order = np.argsort(-np.maximum.reduceat(own.lengths, splits[:-1]), kind="stable")
         data = whole_examples(own, batch_size=64, order=order)
-        step = tf.function(lambda rows: self.model(rows.ids, training=False), input_signature=[data.element_spec])
+        step = traced(lambda rows: self.model(rows.ids, training=False), input_signature=[data.element_spec])
         found: dict[str, list[np.ndarray]] = {}
         for rows in data:
             lengths = tf.reduce_sum(rows.ids["attention_mask"], 1).numpy()

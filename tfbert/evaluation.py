@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import analysis, models
-from tfbert._compat import tf
+from tfbert._compat import tf, traced
 from tfbert.errors import InputError
 from tfbert.pipeline import batches, whole_examples
 from tfbert.serving.rows import rows
@@ -138,11 +138,11 @@ def example_losses(task, model, tokenizer, examples: Examples, *, batch_size: in
     features, loss = task.features(tokenizer, examples), task.loss()
     data = batches(features, batch_size=batch_size)
 
-    @tf.function(input_signature=data.element_spec[:2])
+    @traced(input_signature=data.element_spec[:2])
     def step(inputs, targets):
         outputs = model(inputs, training=False)
-        named = targets if isinstance(targets, dict) else dict.fromkeys(outputs, targets)
-        return tf.add_n([tf.cast(loss(named[name], output), tf.float32) for name, output in outputs.items()])
+        named, own = (x if isinstance(x, dict) else dict.fromkeys(outputs, x) for x in (targets, loss))
+        return tf.add_n([tf.cast(own[name](named[name], output), tf.float32) for name, output in outputs.items()])
 
     found = np.concatenate([step(inputs, targets).numpy() for inputs, targets, _ in data])
     if not features.alone:
@@ -206,7 +206,8 @@ class Inference:
             self._traced = (model, batches.element_spec, rung)
         parts = [self._step(rows) for rows in batches]
         back = np.argsort(self.order)
-        return {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
+        inferred = {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
+        return self.task.read(inferred, RustPieces(self.tokenizer)) if self.scored else inferred
 
     def answers(self, model) -> list[dict[str, Any]]:
         """What a user reads: one dict of plain values per example."""
@@ -224,8 +225,8 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 def inference_step(task, model, spec):
     """Returns the function from `Rows` of that `spec` to `task.infer` of the model's outputs, traced once for all shapes."""
 
-    @tf.function(input_signature=[spec])
+    @traced(input_signature=[spec])
     def step(rows):
-        return task.infer(model(rows.ids, training=False), rows)
+        return task.infer(task.outputs(model, rows), rows)
 
     return step

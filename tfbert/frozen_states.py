@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from tfbert import models
-from tfbert._compat import tf
+from tfbert._compat import tf, traced
 from tfbert.errors import InputError
 from tfbert.features import Features
 from tfbert.models.frozen import LOWEST
@@ -56,7 +56,7 @@ class FrozenStates:
         rows, tokens = len(self._splits) - 1, int(self._splits[-1])
         data = rows_by_length(features, batch_size=BATCH)
 
-        @tf.function(input_signature=[data.element_spec[1]])
+        @traced(input_signature=[data.element_spec[1]])
         def compute(inputs):
             with models.wanted(rungs) as found:
                 encoder.main(**{"token_type_ids": None, **inputs}, training=False)

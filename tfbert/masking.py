@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ HIDDEN, OTHER = 0.8, 0.1  # of these, what the mask token stands for, and what a
 # Of spans the geometric distribution's p, and the most words (Joshi et al. 2020, section 3.1).
 SHORTER, LONGEST = 0.2, 10
 UNITS = ("token", "whole-word", "span")
+STEPS = 2**23  # as many numbers from 0 to 1 as float32 has at even distances
 FIXED = -1  # in place of an epoch's number: masks that are always the same
 
 
@@ -44,6 +46,10 @@ class Masking:
         ([[0, 0, 0, 0, 1, 0]], [[-100, -100, -100, -100, 14, -100]])
     """
 
+    hidden: ClassVar[float] = HIDDEN
+    other: ClassVar[float] = OTHER
+    numbers: ClassVar[int] = 5  # drawn for each token
+
     units: str
     mask_id: int
     others: np.ndarray
@@ -65,25 +71,63 @@ class Masking:
             to guess, losses.IGNORED elsewhere.
         """
         drawn = self._draws(rows, epoch, seed)[:, :, : tf.shape(ids)[1]]
-        order, crossing, kind, other, length = tf.unstack(drawn, axis=1)  # float32 [B, T] each
+        order, crossing, kind, other, length = tf.unstack(drawn, axis=1)[:5]  # float32 [B, T] each
         unit = number_units(words, self.units, span_lengths(length))
         taken = take(unit, order, crossing)
         if self.units == "span":
             kind = tf.gather(kind, tf.maximum(unit, 0), batch_dims=1)
         other = tf.gather(tf.constant(self.others), tf.cast(other * len(self.others), tf.int32))
-        seen = tf.where(kind < HIDDEN, self.mask_id, tf.where(kind < HIDDEN + OTHER, other, ids))
+        seen = tf.where(kind < self.hidden, self.mask_id, tf.where(kind < self.hidden + self.other, other, ids))
         inputs = {"input_ids": tf.where(taken, seen, ids), "masked": tf.cast(taken, tf.int32)}
         return inputs, tf.where(taken, ids, losses.IGNORED)
 
+    def batch(self, inputs, words, rows, epoch, weight, *, seed: int) -> tuple:
+        """Draws the masks of a batch, as Keras' `fit` takes it.
+
+        Args:
+            inputs: {"input_ids", "attention_mask", ...}, int32 [B, T].
+            words, rows, epoch, seed: as of the call.
+            weight: float32 [B], the rows' own.
+
+        Returns:
+            Inputs, targets, and weights of mean 1, by which the mean of the rows' losses is the mean over all tokens to be guessed.
+        """
+        changed, targets = self(inputs["input_ids"], words, rows, epoch, seed=seed)
+        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
+        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
+
     def _draws(self, rows, epoch, seed: int):
-        """Numbers from 0 to 1 for every row by itself, float32 [B, 5, longest]; the order of the epoch's rows has other seeds."""
+        """Numbers from 0 to 1 for every row by itself, float32 [B, numbers, longest]; the order of the epoch's rows has other seeds."""
         of_row = epoch * self.rows + rows
         seeds = tf.stack([tf.fill(tf.shape(of_row), tf.constant(seed + 2**32, tf.int64)), of_row], 1)
         return tf.map_fn(
-            lambda own: tf.random.stateless_uniform([5, self.longest], own, alg="philox"),
+            lambda own: tf.random.stateless_uniform([self.numbers, self.longest], own, alg="philox"),
             seeds,
-            fn_output_signature=tf.TensorSpec([5, self.longest], tf.float32),
+            fn_output_signature=tf.TensorSpec([self.numbers, self.longest], tf.float32),
         )
+
+
+class ReplacedMasking(Masking):
+    """Draws the masks of replaced token detection (Clark et al. 2020, "ELECTRA"), and the numbers that choose what the generator writes.
+
+    Of the tokens taken 85 % become the mask token, 15 % stay, as in the authors' code. The inputs have "draw" beside, int32 [B, T], a
+    number below STEPS for each token. Targets and weights of a batch are dicts: of "logits" as in `Masking`; of "replaced" the row's own
+    ids, IGNORED in padding, and by the weights the mean of the rows' losses is the mean over all tokens.
+    """
+
+    hidden: ClassVar[float] = 0.85
+    other: ClassVar[float] = 0.0
+    numbers: ClassVar[int] = 6
+
+    def batch(self, inputs, words, rows, epoch, weight, *, seed: int) -> tuple:
+        """As of `Masking`."""
+        ids, real = inputs["input_ids"], inputs["attention_mask"]
+        inputs, targets, weights = super().batch(inputs, words, rows, epoch, weight, seed=seed)
+        draw = self._draws(rows, epoch, seed)[:, 5, : tf.shape(ids)[1]]
+        inputs["draw"] = tf.cast(draw * STEPS, tf.int32)
+        tokens = losses.normalize_weights(weight * tf.cast(tf.reduce_sum(real, 1), tf.float32))
+        originals = tf.where(real > 0, ids, losses.IGNORED)
+        return inputs, {"logits": targets, "replaced": originals}, {"logits": weights, "replaced": tokens}
 
 
 def span_lengths(draws):

@@ -11,7 +11,7 @@ _END = r"(/replica_\d+)?(:\d+)?$"
 UNDECAYED = rf"(((^|[/_])bias|(^|/)(gamma|beta)){_END})|((?i:layer_?norm)[^/]*/)"
 _BIAS = re.compile(rf"((^|[/_])bias|(^|/)beta){_END}")
 _LAYER = re.compile(r"_\._(\d+)/")  # "layer_._3/", GPT-2's "h_._3/", ALBERT's "albert_layer_groups_._0/"
-_EMBEDDINGS = re.compile(r"embed|_emb/")
+_EMBEDDINGS = re.compile(r"embed|_emb/|/encoder/(LayerNorm|conv)/")  # the latter are DeBERTa-v2's
 
 
 def group_of(name: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfbert import losses
-from tfbert._compat import tf
+from tfbert import batch_parts, losses
+from tfbert._compat import plain, tf
 from tfbert.errors import InputError
 from tfbert.features import FILL, Features, Ragged
 from tfbert.masking import FIXED
@@ -76,8 +76,12 @@ def make_dataset(
     )
 
 
-def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0)):
-    """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone."""
+def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0), replicas: int = 1):
+    """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone.
+
+    With several replicas a batch comes in as many parts of equal size, filled up with rows of weight 0. Their weights have mean 1 over
+    all of them, so that the mean of the parts' losses is the whole batch's loss.
+    """
     lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
@@ -90,10 +94,11 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
             f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
         )
     count, steps = len(lengths), -(-len(lengths) // batch_size)
-    epoch, skip = (
-        tf.Variable(start[0], dtype=tf.int64, trainable=False),
-        tf.Variable(start[1], dtype=tf.int64, trainable=False),
-    )
+    with tf.device("/CPU:0"):  # where data sets are made, whatever learns from them
+        epoch, skip = (
+            tf.Variable(start[0], dtype=tf.int64, trainable=False),
+            tf.Variable(start[1], dtype=tf.int64, trainable=False),
+        )
     sizes = tf.constant(lengths, tf.int64)
 
     def next_epoch(_):
@@ -109,14 +114,15 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
 
     def in_order(now, drawn, batch_numbers):
         return tf.data.Dataset.from_tensor_slices(batch_numbers).map(
-            lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)])
+            plain(lambda number: (now, drawn[number * batch_size : tf.minimum((number + 1) * batch_size, count)]))
         )
 
-    drawn = tf.data.Dataset.from_tensors(0).flat_map(next_epoch)
+    drawn = tf.data.Dataset.from_tensors(0).flat_map(plain(next_epoch))
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    return _run(drawn, _Tables(features).batch(batch_size, pad_to, seed))
+    whole = _run(drawn, _Tables(features).batch(batch_size, pad_to, seed, replicas))
+    return whole if replicas == 1 else batch_parts.for_replicas(whole, replicas)
 
 
 def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:
@@ -146,8 +152,37 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
         rows += size
     order = tf.constant(order, tf.int64)
     ends = tf.constant([*cuts[1:], len(order)], tf.int64)
-    drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(lambda a, b: order[a:b])
+    drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(plain(lambda a, b: order[a:b]))
     return _run(drawn, _Tables(features).rows)
+
+
+def settled(
+    features: Features, beside: Callable[..., dict] = lambda inputs, targets, weights: {"target": targets}
+) -> Features:
+    """The features of rows of which `masking` has drawn what it always draws where nothing is trained, to be scored.
+
+    Args:
+        features: those with `masking`.
+        beside: from a batch's inputs, targets and weights to the fields of `Rows`, [b, T], that scoring needs (default: "target").
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    lengths = [np.zeros(1, np.int64)]
+    for inputs, targets, weights in batches(features, batch_size=256):
+        there = inputs["attention_mask"].numpy() > 0
+        lengths.append(there.sum(1))
+        aligned = beside(inputs, targets, weights)
+        for name, values in {**inputs, **aligned}.items():
+            parts.setdefault(name, []).append(values.numpy()[there])
+    del parts["attention_mask"]
+    splits = np.cumsum(np.concatenate(lengths))
+    tables = {name: (np.concatenate(values), splits) for name, values in parts.items()}
+    inputs = [name for name in tables if name not in aligned]
+    return Features(
+        ragged={name: tables[name] for name in inputs},
+        padding={**dict.fromkeys(inputs, 0), **features.padding},
+        examples=features.examples,
+        aligned={name: tables[name] for name in aligned},
+    )
 
 
 def rows_by_length(features: Features, *, batch_size: int):
@@ -161,7 +196,9 @@ def rows_by_length(features: Features, *, batch_size: int):
 def _run(drawn, assemble):
     options = tf.data.Options()
     options.deterministic = True
-    return drawn.map(assemble, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return (
+        drawn.map(plain(assemble), num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+    )
 
 
 class _Tables:
@@ -179,7 +216,7 @@ class _Tables:
         else:
             self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
 
-    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int):
+    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int, replicas: int):
         """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights."""
         features = self.features
         per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
@@ -188,10 +225,12 @@ class _Tables:
 
         def assemble(epoch, drawn):
             real = tf.size(drawn)
+            # Fill repeats the first one and weighs nothing.
             if pad_to:
-                # Fill repeats the first one and weighs nothing.
                 drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - real)], 0)
                 drawn = tf.ensure_shape(drawn, [batch_size])
+            elif replicas > 1:
+                drawn = tf.concat([drawn, tf.repeat(drawn[:1], -real % replicas)], 0)
             rows, example = (drawn, tf.range(tf.size(drawn))) if features.alone else self._rows_of(drawn)
             inputs = self.inputs(rows, pad_to)
             if shape:
@@ -202,9 +241,9 @@ class _Tables:
             if self.targets is None and features.masking is None:
                 return inputs
             weight = tf.ones_like(drawn, tf.float32) if self.weights is None else tf.gather(self.weights, drawn)
+            weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             if features.masking is not None:
                 return self._masked(inputs, drawn, epoch, seed, weight)
-            weight *= tf.cast(tf.range(tf.size(drawn)) < real, tf.float32)
             targets = tf.nest.map_structure(lambda table: tf.gather(table, drawn), self.targets)
             if isinstance(targets, tf.RaggedTensor):
                 targets = _dense(targets, losses.IGNORED, tf.shape(inputs["attention_mask"], tf.int64)[1])
@@ -214,10 +253,9 @@ class _Tables:
 
     def _masked(self, inputs, rows, epoch, seed: int, weight):
         """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
-        words = _dense(tf.gather(self.aligned["word"], rows), -1, tf.shape(inputs["attention_mask"], tf.int64)[1])
-        changed, targets = self.features.masking(inputs["input_ids"], words, rows, epoch, seed=seed)
-        weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
-        return {**inputs, **changed}, targets, losses.normalize_weights(weight)
+        words, width = self.aligned.get("word"), tf.shape(inputs["attention_mask"], tf.int64)[1]
+        words = None if words is None else _dense(tf.gather(words, rows), -1, width)
+        return self.features.masking.batch(inputs, words, rows, epoch, weight, seed=seed)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -9,7 +10,7 @@ import time
 from typing import Any
 
 from tfbert import _compat, devices, distillation, evaluation, metrics, models, pipeline
-from tfbert._compat import keras, lazy, tf
+from tfbert._compat import keras, lazy, plain, tf
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.features import pieces_in_use
@@ -42,19 +43,40 @@ class Run:
         self.hashes = {name: fingerprint(part) for name, part in self.data.items()}
         self.precision = devices.choose_precision(settings["precision"])
         self.unfreezing, self.cache = None, {}
+        self.strategy = devices.replicated(settings["strategy"])
+        self._check_replicas()
+
+    def _check_replicas(self) -> None:
+        s, count = self.settings, self.replicas
+        if count > 1 and not self.task.in_parts:
+            raise InputError(
+                f"strategy {s['strategy']!r} computes a batch in {count} parts, but this objective compares all of its examples; use "
+                "'cpu' or 'gpu'"
+            )
+        if count > 1 and s["fgm"]:
+            raise InputError(
+                f"fgm moves the word embeddings of one replica, not of {count}; leave it out, or use strategy 'cpu' or 'gpu'"
+            )
+        if s["batch_size"] % count:
+            raise InputError(
+                f"batch_size is {s['batch_size']}, of which {count} replicas cannot have equal parts; take "
+                f"{-(-s['batch_size'] // count) * count}"
+            )
 
     def identity(self) -> dict[str, Any]:
         """All on which the trained weights depend, name -> value: what must be equal for an interrupted run to go on."""
         folder = find_checkpoint(str(self.checkpoint))
-        read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
+        files = sorted([*folder.iterdir(), *folder.glob("generator/*")])
+        read = [path for path in files if path.suffix in (".json", ".txt", ".safetensors", ".h5")]
         return {
             # Of the teacher counts what is in its folder, not the name of it.
             **{name: value for name, value in self.settings.items() if name != "teacher"},
             "precision": self.precision,
             **{f"task.{name}": value for name, value in json.loads(json.dumps(self.task.to_json())).items()},
-            **{f"checkpoint/{path.name}": sha256(path) for path in read},
+            **{f"checkpoint/{path.relative_to(folder)}": sha256(path) for path in read},
             **(self.teacher.identity() if self.teacher else {}),
             **self.hashes,
+            **({"strategy.replicas": self.replicas} if self.replicas > 1 else {}),
             **{f"versions.{name}": version for name, version in _compat.versions().items()},
         }
 
@@ -71,17 +93,18 @@ class Run:
         keras.utils.set_random_seed(options["seed"])
         keras.mixed_precision.set_global_policy(devices.PRECISIONS[self.precision])
         try:
-            with tf.device(devices.device(self.settings["strategy"])):
-                model = self.task.build(self.checkpoint, **options)
-                models.check_task(self.task, model, self.tokenizer)
-                if self.settings["reinitialize"]:
-                    models.reinitialize(model, self.settings["reinitialize"], seed=options["seed"])
-                self._freeze(model)
+            with self._placed():
+                with self._scope():
+                    model = self.task.build(self.checkpoint, **options)
+                    models.check_task(self.task, model, self.tokenizer)
+                    if self.settings["reinitialize"]:
+                        models.reinitialize(model, self.settings["reinitialize"], seed=options["seed"])
+                    self._freeze(model)
                 history = self._fit(model, states, saved, save_every)
         finally:
             keras.mixed_precision.set_global_policy("float32")
-        if self.precision != "float32":
-            # What is evaluated is what is exported: the same weights, computing in float32.
+        if self.precision != "float32" or self.strategy:
+            # What is evaluated is what is exported: the same weights, computing in float32 and in one place.
             twin = self.task.build(self.checkpoint, **options)
             twin.set_weights(model.get_weights())
             model = twin
@@ -95,6 +118,19 @@ class Run:
             final, inferred = self.test, evaluation.Inference(task, self.tokenizer, self.test)(model)
             scores["test"] = task.score(final, inferred)
         return task, model, self.tokenizer, history, self._results(model, scores, task.score_by_label(final, inferred))
+
+    def _placed(self):
+        """Where everything is that no strategy places."""
+        return contextlib.nullcontext() if self.strategy else tf.device(devices.device(self.settings["strategy"]))
+
+    def _scope(self):
+        """Where what has a copy on each replica is made."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    @property
+    def replicas(self) -> int:
+        """Equal parts of a batch that are computed side by side."""
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     def _freeze(self, model) -> None:
         if self.settings["lora"]:
@@ -121,18 +157,21 @@ class Run:
             s["schedule"], s["learning_rate"], total_steps=self.total, warmup_fraction=s["warmup_fraction"]
         )
         features = self._with_states(model, lesson.features, states.directory.parent)
-        model = self._compiled(model, rate, dataclasses.replace(lesson, features=features), xla)
+        with self._scope():
+            model = self._compiled(model, rate, dataclasses.replace(lesson, features=features), xla)
         pieces = self._callbacks()
         saver = checkpoints.SaveState(
             states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
         )
         done = saver.position[0] * self.period + saver.position[1]
-        dataset = pipeline.batches(features, start=divmod(done, cost.steps), **order)
+        dataset = pipeline.batches(features, start=divmod(done, cost.steps), replicas=self.replicas, **order).repeat()
+        if self.strategy:
+            dataset = self.strategy.distribute_datasets_from_function(lambda _: dataset)
         with saver.running():
-            model.fit(
+            plain(model.fit)(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
                 # fewer batches left than the others, so that it cannot know how many there are.
-                dataset.repeat(),
+                dataset,
                 steps_per_epoch=self.period,
                 epochs=-(-self.total // self.period),
                 verbose=0,
@@ -176,7 +215,7 @@ class Run:
         s, began = self.settings, time.monotonic()
         rungs = self._rungs(model)
         changing = features.masking is not None  # what is computed is another text in each epoch
-        if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1 or changing:
+        if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1 or changing or self.strategy:
             return features
         parts, precision = (features, self.held_out.features), s["frozen_cache"]
         try:

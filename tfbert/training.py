@@ -143,7 +143,8 @@ def fine_tune(
         patience: stop after so many scorings without a better one; None never stops early.
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
-        strategy: auto, cpu or gpu.
+        strategy: where it computes: cpu, gpu, mirrored (all GPUs of the machine, each with an equal part of a batch), tpu, or auto: what
+            there is (see `get_strategy`).
         xla: on: XLA compiles the training step, and batches are padded to at most four lengths; off: TensorFlow's graph, which on a CPU is
             faster and leaves padding out; auto (default): on where there is a GPU and all examples have as many rows.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
@@ -202,7 +203,7 @@ def _prepare(task, checkpoint, train, validation, test, unlabelled, settings, ex
     """Fills what the task leaves open, and checks all that can be checked before the work."""
     tokenizer = tokenization.load_tokenizer(checkpoint)
     if export:
-        tokenization.check_graph(tokenizer)
+        task.check_export(tokenizer)
     teacher = _teacher(settings, unlabelled)
     task = (teacher.fill(task) if teacher else task).from_data(train)
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)

@@ -15,6 +15,7 @@ COLUMNS = (
     "text",
     "text_pair",
     "negative",
+    "target",
     "label",
     "weight",
     "words",

@@ -34,6 +34,7 @@ from tfbert.losses.tokens import (
     IGNORED,
     at_labels,
     masked_crossentropy,
+    replaced_crossentropy,
     token_crossentropy,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "mean_squared_error",
     "multiple_negatives_ranking",
     "normalize_weights",
+    "replaced_crossentropy",
     "sigmoid_divergence",
     "soft_binary_crossentropy",
     "soft_crossentropy",

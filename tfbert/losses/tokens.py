@@ -53,6 +53,29 @@ def masked_crossentropy(labels, logits):
     return token_crossentropy(at_labels(labels, tf.shape(logits)[1]), logits)
 
 
+def replaced_crossentropy(originals, outputs, *, weight: float = 1.0):
+    """Mean over a row's tokens of the cross-entropy of telling whether each is another than the text has (Clark et al. 2020, equation 2).
+
+    Args:
+        originals: the text's ids, integer [B, T]; IGNORED (-100) in padding.
+        outputs: any float [B, T, 2]: the logit that a token was replaced, and the id that was read.
+        weight: what the loss is multiplied by (default 1; 50 in the paper's sum with the generator's).
+
+    Returns:
+        The loss of each row, float32 [B].
+
+    Example:
+        >>> import numpy as np
+        >>> outputs = np.array([[[2.0, 7.0], [2.0, 8.0], [9.0, 0.0]]])  # the second was replaced
+        >>> replaced_crossentropy(np.array([[7, 9, IGNORED]]), outputs).numpy().tolist()
+        [1.1269]
+    """
+    originals, outputs = tf.cast(originals, tf.int32), tf.cast(outputs, tf.float32)
+    replaced = tf.cast(tf.cast(outputs[..., 1], tf.int32) != originals, tf.float32)
+    each = tf.nn.sigmoid_cross_entropy_with_logits(labels=replaced, logits=outputs[..., 0])
+    return weight * mean_of_targets(each, originals)
+
+
 def at_labels(labels, width):
     """The labels of each row that are not IGNORED, side by side: integer [B, T] -> int32 [B, width], filled up with IGNORED.
 

@@ -16,11 +16,14 @@ from tfbert.metrics.labels import (
     regression,
     tune_thresholds,
 )
-from tfbert.metrics.language import language_model
+from tfbert.metrics.language import language_model, replaced_tokens
 from tfbert.metrics.retrieval import retrieval, unit_vectors
+from tfbert.metrics.texts import TEXT_SCORES, check_text_scores, texts
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "TEXT_SCORES",
+    "check_text_scores",
     "classification",
     "confusion_matrix",
     "direction",
@@ -33,10 +36,12 @@ __all__ = [
     "per_class",
     "regression",
     "reliability",
+    "replaced_tokens",
     "retrieval",
     "squad",
     "squad_threshold",
     "temper",
+    "texts",
     "tune_thresholds",
     "unit_vectors",
 ]

@@ -149,7 +149,7 @@ def adapter_of(model) -> Adapter:
         variable, turn = variables[name]
         values = np.ascontiguousarray(turned(variable.numpy(), turn, to_tf=False), np.float32)
         arrays[BEGIN + name_in_pytorch(name, family, model)] = values
-    head = next(name for name, each in family.heads.items() if each.tf_class == type(model).__name__)
+    head = next(name for name, each in family.heads.items() if each is family.head_of(model))
     config = {
         "base_model_name_or_path": None,
         "bias": "none",

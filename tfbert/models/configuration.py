@@ -74,28 +74,34 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{where}: {name} is {raw[name]!r}; tfbert's models have {allowed[0]!r} only; choose another checkpoint"
             )
-    config = {name: raw[name] for name in known(family) if raw.get(name) is not None}
+    own = {name: family.names.get(name, name) for name in known(family)}
+    config = {name: raw[key] for name, key in own.items() if raw.get(key) is not None}
+    if family.times and type(config.get("hidden_size")) is int:
+        config.setdefault("intermediate_size", family.times * config["hidden_size"])
     check_config(config, where)
     return config
 
 
 def known(family: Family) -> tuple[str, ...]:
-    """The settings of a family's config.json that tfbert knows."""
-    return (*KNOWN, *family.windows)
+    """The settings of a family's config.json that tfbert knows, by BERT's names."""
+    names = (*KNOWN, *family.settings, *family.windows)
+    return tuple(name for name in dict.fromkeys(names) if name not in family.absent or name in family.settings)
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
     """Raises InputError unless every setting is of its kind and within bounds; puts `id2label` in order, with int keys."""
-    for name, largest in SIZES.items():
+    family = family_of(config["model_type"], where)
+    sizes = {name: largest for name, largest in SIZES.items() if name not in family.absent}
+    for name in (*sizes, *family.required):
         if name not in config:
-            raise InputError(f"{where}: has no {name}; restore the checkpoint's config.json")
-        _whole(config, name, 1, largest, where)
-    for name in TOKEN_IDS:
-        _whole(config, name, 0, SIZES["vocab_size"], where)
-    for name in RATES:
-        _number(config, name, 0, 1, where)
-    for name in SCALES:
-        _number(config, name, 0, 10, where)
+            raise InputError(f"{where}: has no {family.names.get(name, name)}; restore the checkpoint's config.json")
+    bounds = {name: (1, largest) for name, largest in sizes.items()} | dict.fromkeys(
+        TOKEN_IDS, (0, SIZES["vocab_size"])
+    )
+    for name, (least, largest) in bounds.items():
+        _whole(config, name, least, largest, where, family)
+    for name, largest in {**dict.fromkeys(RATES, 1), **dict.fromkeys(SCALES, 10)}.items():
+        _number(config, name, 0, largest, where, family)
     for name, options in (("hidden_act", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
         value = config.get(name, options[0])
         if value not in options:
@@ -109,14 +115,24 @@ def check_config(config: dict[str, Any], where: str) -> None:
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise InputError(f"{where}: architectures is {architectures!r}; expected a list of class names")
-    for name in family_of(config["model_type"], where).windows:
+    for name in family.windows:
         _windows(config, name, where)
-    _labels(config, where)
+    for name, check in family.settings.items():
+        expected = check(config[name], config) if name in config else None
+        if expected:
+            raise InputError(f"{where}: {name} is {str(config[name])[:80]}; expected {expected}")
+    _labels(config, where, family)
 
 
 def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
     """Returns the settings with some changed; a setting that does not exist is an InputError that names the nearest right one."""
-    names = known(family_of(config["model_type"], where))
+    family = family_of(config["model_type"], where)
+    names = known(family)
+    rate = changes.get("classifier_dropout")
+    if rate is not None and family.classifier_rates:
+        changes = {**dict.fromkeys(family.classifier_rates, rate), **changes}
+    if "classifier_dropout" in family.absent:
+        changes = {name: value for name, value in changes.items() if name != "classifier_dropout"}
     for name in changes:
         if name not in names:
             raise InputError(
@@ -127,15 +143,17 @@ def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -
     return changed
 
 
-def _whole(config: dict[str, Any], name: str, least: int, largest: int, where: str) -> None:
+def _whole(config: dict[str, Any], name: str, least: int, largest: int, where: str, family: Family) -> None:
     value = config.get(name, least)
     if type(value) is not int or not least <= value <= largest:
+        name = family.names.get(name, name)
         raise InputError(f"{where}: {name} is {value!r}; expected a whole number from {least} to {largest}")
 
 
-def _number(config: dict[str, Any], name: str, least: float, largest: float, where: str) -> None:
+def _number(config: dict[str, Any], name: str, least: float, largest: float, where: str, family: Family) -> None:
     value = config.get(name, least)
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= largest:
+        name = family.names.get(name, name)
         raise InputError(f"{where}: {name} is {value!r}; expected a number from {least} to {largest}")
 
 
@@ -150,8 +168,8 @@ def _windows(config: dict[str, Any], name: str, where: str) -> None:
         )
 
 
-def _labels(config: dict[str, Any], where: str) -> None:
-    _whole(config, "num_labels", 1, MAX_LABELS, where)
+def _labels(config: dict[str, Any], where: str, family: Family) -> None:
+    _whole(config, "num_labels", 1, MAX_LABELS, where, family)
     names = config.get("id2label")
     config.pop("label2id", None)
     if names is None:

@@ -20,16 +20,14 @@ def layer_groups(model) -> dict[str, list]:
 
     A TF Transformers encoder, alone, with a head or inside a Keras model, has "embeddings", "layers[0]" to "layers[n - 1]", "pooler"
     (where there is one) and "head", whatever is none of these. Layers that share their variables, as ALBERT's do, are one group,
-    "layers[0:12]". Any other Keras model has a group for each of its layers that has variables, by the layer's name.
+    "layers[0:12]". A model of an encoder and a decoder has "embeddings", "encoder" and "decoder". Any other Keras model has a group for
+    each of its layers that has variables, by the layer's name.
 
     Args:
         model: a built TF Transformers or Keras model.
 
     Returns:
         Name -> variables, from the bottom.
-
-    Raises:
-        InputError: the model has an encoder and a decoder.
 
     Example:
         >>> from tfbert._compat import keras
@@ -43,11 +41,13 @@ def layer_groups(model) -> dict[str, list]:
         found = {layer.name: [v for v in layer.weights if v.trainable] for layer in model.layers}
         return {name: variables for name, variables in found.items() if variables}
     config = model_with_layers.config
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(
-            f"{config.model_type} has an encoder and a decoder; layer groups are those of an encoder alone"
-        )
     groups: dict[str, list] = {}
+    if getattr(config, "is_encoder_decoder", False):
+        for variable in model.weights:
+            if variable.trainable:
+                part = re.search(r"/(encoder|decoder)/", variable.name)
+                groups.setdefault(part[1] if part else "embeddings", []).append(variable)
+        return groups
     for variable in model.weights:
         if variable.trainable:
             groups.setdefault(group_of(variable.name), []).append(variable)

@@ -17,10 +17,12 @@ def choose(tensors: dict[str, Tensor], config: dict, family: Family, head: str |
     trained = [name for name, other in family.heads.items() if name and _is_class(other, config)]
     foreign, own = [], []
     for name in tensors:
-        if kind.weights and name.startswith(kind.weights):
-            (own if not trained or head in trained else foreign).append(name)
-        elif starts(name, (other.weights for other in family.heads.values() if other.weights)) and not starts(
-            name, family.pretraining
+        if name.startswith(kind.weights):
+            # A head of pretraining is as good whatever else the checkpoint was pretrained for.
+            fits = not trained or head in trained or starts(name, family.pretraining)
+            (own if fits else foreign).append(name)
+        elif starts(name, (prefix for other in family.heads.values() for prefix in other.weights)) and not starts(
+            name, (*family.pretraining, *family.pooler)
         ):
             foreign.append(name)
     if head is None:
@@ -54,7 +56,7 @@ def settle_labels(
         if (num_labels or len(id2label or {}) or kind.labels) != kind.labels:
             raise InputError(f"{kind.tf_class} has {kind.labels} outputs a place; leave num_labels and id2label out")
         return {"id2label": {i: f"LABEL_{i}" for i in range(kind.labels)}, "num_labels": kind.labels}
-    weight = kept.get(f"{kind.output or kind.weights}weight")
+    weight = kept.get(f"{kind.output or kind.weights[-1]}weight")
     stored = config.get("id2label")
     rows = weight.shape[0] if weight else None
     if id2label is not None and num_labels not in (None, len(id2label)):
@@ -62,7 +64,7 @@ def settle_labels(
     asked = len(id2label) if id2label is not None else num_labels
     if rows is not None and asked not in (None, rows):
         raise InputError(
-            f"{folder}: the checkpoint's {kind.weights.rstrip('.')} has {rows} labels{_named(stored)}, the task has {asked}"
+            f"{folder}: the checkpoint's {kind.weights[-1].rstrip('.')} has {rows} labels{_named(stored)}, the task has {asked}"
             f"{_named(id2label)}; give the task the checkpoint's labels, or pass new_head=True to begin a new head"
         )
     if id2label is None:

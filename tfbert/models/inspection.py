@@ -11,7 +11,7 @@ from tfbert.errors import InputError
 from tfbert.files import read_json, told
 from tfbert.models.configuration import read_config
 from tfbert.models.families import Family, family_of
-from tfbert.models.groups import frozen
+from tfbert.models.groups import frozen, shared_layers
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.weights import Tensor, list_weights
 
@@ -43,10 +43,10 @@ def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, 
     family = family_of(config["model_type"])
     tensors = list_weights(folder, family)
     labels = config.get("id2label")
-    counted = {"parameters": _parameters(tensors, family, config["num_hidden_layers"])}
+    counted = {"parameters": _parameters(tensors, family, config)}
     if freeze is not None:
         learning = {name: tensor for name, tensor in tensors.items() if _learns(name, family, config, freeze)}
-        counted["trainable_parameters"] = _parameters(learning, family, config["num_hidden_layers"])
+        counted["trainable_parameters"] = _parameters(learning, family, config)
     return {
         "source": str(folder),
         "model_type": config["model_type"],
@@ -56,7 +56,7 @@ def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, 
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],
         "vocab_size": config["vocab_size"],
-        "positions": family.positions(config["max_position_embeddings"], config.get("pad_token_id")),
+        "positions": family.positions(config.get("max_position_embeddings"), config.get("pad_token_id")),
         "type_ids": config["type_vocab_size"] if family.has_types else 0,
         "labels": list(labels.values()) if labels else [],
         **counted,
@@ -64,8 +64,9 @@ def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, 
     }
 
 
-def _parameters(tensors: dict[str, Tensor], family: Family, layers: int) -> dict[str, Any]:
-    """Counts the floating-point numbers by group; `layers` is a list, lowest layer first."""
+def _parameters(tensors: dict[str, Tensor], family: Family, config: dict[str, Any]) -> dict[str, Any]:
+    """Counts the floating-point numbers by group; `layers` is a list of those that have their own, lowest layer first."""
+    layers = family.own_layers(config)
     counts: dict[str, Any] = {"embeddings": 0, "layers": [0] * layers, "pooler": 0, "head": 0, "total": 0}
     for name, tensor in tensors.items():
         size = math.prod(tensor.shape)
@@ -78,7 +79,8 @@ def _parameters(tensors: dict[str, Tensor], family: Family, layers: int) -> dict
             continue
         index = group.removeprefix("layers[").removesuffix("]")
         if not index.isdecimal() or int(index) >= layers:
-            raise InputError(f"{tensor.file}: {tensor.name} is there, but config.json has num_hidden_layers {layers}")
+            setting = family.shared or family.names.get("num_hidden_layers", "num_hidden_layers")
+            raise InputError(f"{tensor.file}: {tensor.name} is there, but config.json has {setting} {layers}")
         counts["layers"][int(index)] += size
     return counts
 
@@ -91,9 +93,12 @@ def _group(name: str, family: Family) -> str:
 
 
 def _learns(name: str, family: Family, config: dict[str, Any], freeze: str) -> bool:
-    layers = [f"layers[{i}]" for i in range(config["num_hidden_layers"])]
-    groups = ["embeddings", *layers, "pooler", "head"]
-    return not frozen(freeze, _group(name, family), name.endswith(".bias"), groups, layers)
+    layers = shared_layers(config["num_hidden_layers"], config.get(family.shared))
+    layers = layers or [f"layers[{i}]" for i in range(config["num_hidden_layers"])]
+    own, group = list(dict.fromkeys(layers)), _group(name, family)
+    if group.startswith("layers["):
+        group = own[int(group.removeprefix("layers[").removesuffix("]"))]
+    return not frozen(freeze, group, name.endswith(".bias"), ["embeddings", *own, "pooler", "head"], layers)
 
 
 def _special_tokens(folder: Path) -> dict[str, dict[str, Any]]:
@@ -162,12 +167,12 @@ def check_tokenizer(model, tokenizer, *, max_length: int, pair: bool = False) ->
             raise InputError(
                 f"{name}: the {kind} token has id {given}, but {folder}'s config.json says {kind}_token_id {expected}"
             )
-    if pair and family.has_types and config.type_vocab_size < 2:
+    if pair and family.has_types and config.type_vocab_size == 1:
         raise InputError(
             f"the inputs are pairs of texts, but {folder} has type_vocab_size {config.type_vocab_size}; pairs need 2"
         )
-    positions = family.positions(config.max_position_embeddings, config.pad_token_id)
-    if not 1 <= max_length <= positions:
+    positions = family.positions(getattr(config, "max_position_embeddings", None), config.pad_token_id)
+    if positions is not None and not 1 <= max_length <= positions:
         raise InputError(
             f"max_length is {max_length}, but {folder} has {positions} positions; choose a max_length from 1 to {positions}"
         )

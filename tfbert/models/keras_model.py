@@ -30,7 +30,7 @@ def as_keras(model):
         TensorShape([None, 2])
     """
     family = family_of(model.config.model_type)
-    head = next(head for head in family.heads.values() if head.tf_class == type(model).__name__)
+    head = family.head_of(model)
     inputs = {name: keras.Input([None] * (head.rank - 1), dtype="int32", name=name) for name in family.inputs}
     outputs = model(inputs)
     # A layer, not tf.cast: it carries the output's name, which Keras' losses and metrics go by.
@@ -102,8 +102,38 @@ def at_masked(model):
         [R, P, V]}: P is the most that a row has (at least 1); those of a row come in their order, and what is beyond its last means
         nothing.
     """
+    inputs, states, _ = picked(model)
+    guess = family_of(model.config.model_type).head_of(model).guess
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(guess(model, states))
+    wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def pretraining(model):
+    """Wraps a model with BERT's two heads: `at_masked`, and beside it whether the second segment is in its place.
+
+    Args:
+        model: what `load` returned for the head "pretraining".
+
+    Returns:
+        A keras.Model with the inputs of `at_masked`. Outputs: {"logits": float32 [R, P, V], "order": float32 [R, 2]}.
+    """
+    inputs, states, pooled = picked(model)
+    head = family_of(model.config.model_type).head_of(model)
+    named = {
+        name: keras.layers.Activation("linear", dtype="float32", name=name)(logits)
+        for name, logits in (("logits", head.guess(model, states)), ("order", head.order(model, pooled)))
+    }
+    wrapped = keras.Model(inputs, named, name="tfbert_pretraining")
+    object.__setattr__(wrapped, "transformer", model)
+    return wrapped
+
+
+def picked(model) -> tuple:
+    """The inputs with `masked`, the states of the tokens that it marks, [R, P, D], and what the encoder gives beside its states."""
     inputs = {tensor.name: tensor for tensor in as_keras(model).inputs}
-    hidden = getattr(model, model.base_model_prefix)(inputs)[0]  # [R, T, D]
+    outputs = getattr(model, model.base_model_prefix)(inputs)
     inputs["masked"] = keras.Input([None], dtype="int32", name="masked")
 
     def gather(both):
@@ -111,11 +141,8 @@ def at_masked(model):
         places = tf.math.top_k(both[1], most).indices  # of equal numbers the lower index comes first
         return tf.gather(both[0], places, batch_dims=1)
 
-    picked = keras.layers.Lambda(gather, name="at_masked")([hidden, inputs["masked"]])
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.get_lm_head()(picked))
-    wrapped = keras.Model(inputs, {"logits": logits}, name="tfbert_masked_lm")
-    object.__setattr__(wrapped, "transformer", model)
-    return wrapped
+    states = keras.layers.Lambda(gather, name="at_masked")([outputs[0], inputs["masked"]])  # [R, T, D] -> [R, P, D]
+    return inputs, states, outputs.get("pooler_output")
 
 
 def without_padding(model):
@@ -177,7 +204,8 @@ def inputs_of(model, features: dict) -> dict:
 
 def transformer_of(model):
     """Returns the TF Transformers model inside what `as_keras` returned; any other model is returned as it is."""
-    return getattr(model, "transformer", model) if "transformer" in vars(model) else model
+    # A TF Transformers model has a config; GPT-2's has an attribute of this name too.
+    return model if "config" in vars(model) else vars(model).get("transformer", model)
 
 
 def word_embeddings(model):
@@ -186,4 +214,5 @@ def word_embeddings(model):
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
     """
-    return transformer_of(model).get_input_embeddings().weight
+    table = transformer_of(model).get_input_embeddings()
+    return table.embeddings if isinstance(table, keras.layers.Embedding) else table.weight

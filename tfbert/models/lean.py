@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import lazy, tf, transformers
+from tfbert._compat import lazy, plain, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.frozen import LOWEST, keep, lean_encoder, states_given
 from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
@@ -58,7 +58,7 @@ def put(model, *, first_token: bool = False, gradient_checkpointing: bool = Fals
         >>> bool(tf.reduce_max(tf.abs(model(ids, attention_mask=mask).logits - before)) < 1e-6)
         True
     """
-    parts, main = PARTS.get(model.config.model_type), getattr(model, model.base_model_prefix)
+    parts = PARTS.get(model.config.model_type)
     if parts is None or getattr(model.config, "is_decoder", False):
         if gradient_checkpointing:
             raise InputError(
@@ -66,9 +66,10 @@ def put(model, *, first_token: bool = False, gradient_checkpointing: bool = Fals
                 "Leave it out, and lower batch_size or max_length to save memory"
             )
         return
+    main = getattr(model, model.base_model_prefix)
     encoder = LeanEncoder(main, parts, first_token, gradient_checkpointing)
     object.__setattr__(main, "lean", encoder)  # past Keras' tracking
-    main.call = tf.autograph.experimental.do_not_convert(encoder)
+    main.call = plain(encoder)
 
 
 def check_encoder(name: str, gradient_checkpointing: bool = False) -> None:
@@ -142,22 +143,23 @@ class LeanEncoder:
         )
 
     def __call__(
-        self, input_ids=None, attention_mask=None, token_type_ids=None, return_dict=True, training=False, **others
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        *unnamed,
+        return_dict=True,
+        training=False,
+        **others,
     ):
         if isinstance(input_ids, Mapping):
             return self(**input_ids, return_dict=return_dict, training=training, **others)
         others.pop("use_cache", None)  # an encoder has none
-        asked = {name: value for name, value in others.items() if value is not None and value is not False}
+        asked = any(value is not None and value is not False for value in (*unnamed, *others.values()))
         # Keras builds a functional model with a placeholder for `training`, to see shapes.
         if input_ids is None or asked or not isinstance(training, bool | int | None):
-            return self.own(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                return_dict=return_dict,
-                training=training,
-                **others,
-            )
+            ids = [input_ids, attention_mask, token_type_ids][: 2 + (token_type_ids is not None or bool(unnamed))]
+            return self.own(*ids, *unnamed, return_dict=return_dict, training=training, **others)
         if attention_mask is None:
             attention_mask = tf.ones_like(input_ids)
         hidden, pooled = self.encode(input_ids, attention_mask, token_type_ids, self._noise() if training else None)

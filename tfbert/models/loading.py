@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert._compat import transformers
+from tfbert._compat import keras, plain, transformers
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
 from tfbert.models.configuration import change_config, read_config
@@ -93,26 +93,32 @@ def load(
     config = read_config(folder)
     family = family_of(config["model_type"])
     kind = family.head(head)
+    if not family.float16 and keras.mixed_precision.global_policy().compute_dtype == "float16":
+        raise InputError(
+            f"{folder}: the states of {family.model_type} grow beyond float16's range; take precision bfloat16 or float32"
+        )
     tensors = list_weights(folder, family)
     _check_sizes(config, tensors, family, folder)
     if keep_layers is not None:
         tensors, config = fewer_layers(tensors, config, family, keep_layers, folder)
-    _tie(tensors, kind, folder)
+    _tie(tensors, kind, config, folder)
     kept, dropped = choose(tensors, config, family, head, new_head, folder)
     if head is not None:
         config_changes |= settle_labels(config, kept, kind, num_labels, id2label, folder)
     config = change_config(config, config_changes, f"the settings for {folder}")
     config["architectures"] = [kind.pytorch_class]
     with quiet():
-        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**config))
-        model.build_in_name_scope()
-        _build_dropout(model)
+        own = {family.names.get(name, name): value for name, value in config.items()}
+        model = getattr(transformers, kind.tf_class)(getattr(transformers, family.config_class)(**own))
+        plain(model.build_in_name_scope)()
     if family.prepare is not None:
-        family.prepare(model, kind.global_attention)
+        family.prepare(model, kind)
+    build_dropout(model)
     model.config._name_or_path = str(folder)
     model.load_report = _fill(model, kept, dropped, family, kind, folder, seed)
     if encoder == "lean":
         put(model, first_token=kind.first_token, gradient_checkpointing=gradient_checkpointing)
+    model.call = plain(model.call)
     return model
 
 
@@ -133,7 +139,7 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _build_dropout(model) -> None:
+def build_dropout(model) -> None:
     """Makes the dropout layers' random generators now, where Keras would at the first call, and of the kind that has a state.
 
     So their seeds depend on the global seed at loading, and on nothing that happens in between (wrapping, predicting). The state is a
@@ -146,17 +152,17 @@ def _build_dropout(model) -> None:
 
 def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Family, folder: Path) -> None:
     """Compares the sizes that config.json claims with the files, before memory is taken for them."""
-    last = f"{family.layers}{config['num_hidden_layers'] - 1}.{family.feed_forward}"
-    hidden = config["hidden_size"]
-    for name, shape, settings in (
-        (family.word_embeddings, (config["vocab_size"], hidden), "vocab_size and hidden_size"),
-        (
-            family.position_embeddings,
-            (config["max_position_embeddings"], hidden),
-            "max_position_embeddings and hidden_size",
-        ),
-        (last, (config["intermediate_size"], hidden), "num_hidden_layers, intermediate_size and hidden_size"),
+    last = family.feed_forward and f"{family.layers}{family.own_layers(config) - 1}.{family.feed_forward}"
+    for name, sizes, layers in (
+        (family.word_embeddings, ("vocab_size", family.width), ()),
+        (family.position_embeddings, ("max_position_embeddings", family.position_width or family.width), ()),
+        (last, ("intermediate_size", family.inside), (family.shared or "num_hidden_layers",)),
     ):
+        if name is None:
+            continue
+        shape = tuple(config[size] for size in sizes)
+        *others, end = (family.names.get(setting, setting) for setting in (*layers, *sizes))
+        settings = f"{', '.join(others)} and {end}"
         if name not in tensors:
             raise InputError(
                 f"{folder}: the weights have no {name}, which config.json ({settings}) asks for; the two are not of one model"
@@ -168,9 +174,11 @@ def _check_sizes(config: dict[str, Any], tensors: dict[str, Tensor], family: Fam
             )
 
 
-def _tie(tensors: dict[str, Tensor], kind: Head, folder: Path) -> None:
+def _tie(tensors: dict[str, Tensor], kind: Head, config: dict[str, Any], folder: Path) -> None:
     """Takes away copies of tied weights; where only the copy is there, it stands for the weight. TensorFlow's models cannot untie them."""
     for copy, name in kind.tied.items():
+        if config.get("tie_word_embeddings") is False and starts(copy, kind.weights):
+            continue  # the head has a matrix of its own
         if copy in tensors and name not in tensors:
             tensors[name] = tensors.pop(copy)
         elif copy in tensors:
@@ -199,7 +207,7 @@ def _fill(
         variable.assign(turned(values, turn, to_tf=True))
     for name in missing:
         variable, turn = wanted[name]
-        variable.assign(turned(_new(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
+        variable.assign(turned(new_weight(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
     mismatched = [name for name, tensor in dropped.items() if shapes.get(name, tensor.shape) != tensor.shape]
     left = [*unexpected, *(name for name in dropped if name not in mismatched)]
     return LoadReport(str(folder), tuple(sorted(missing)), tuple(sorted(left)), tuple(sorted(mismatched)))
@@ -209,10 +217,11 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
     """Raises InputError for weights that are missing, left over or of another shape without a reason known here."""
     new = [
         prefix
-        for prefix in (kind.weights, family.pooler)
-        if prefix and not any(name.startswith(prefix) for name in kept)
+        for prefixes in (*([part] for part in kind.weights if kind.apart), kind.weights, family.pooler)
+        if not any(name.startswith(tuple(prefixes)) for name in kept)
+        for prefix in prefixes
     ]
-    spare = (*family.pretraining, *family.buffers, family.pooler)
+    spare = (*family.pretraining, *family.buffers, *family.pooler)
     wrong = [name for name in kept if name in shapes and kept[name].shape != shapes[name]]
     for what, names in (
         ("lacks", [f"{name} {list(shapes[name])}" for name in missing if not starts(name, new)]),
@@ -230,8 +239,19 @@ def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folde
             )
 
 
-def _new(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
-    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1."""
+def new_weight(name: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
+    """Draws a new weight as BERT does (Devlin et al. 2019): a normal distribution cut at two standard deviations; biases 0, scales 1.
+
+    Args:
+        name: PyTorch's, without the encoder's prefix; each name has numbers of its own.
+        shape: in PyTorch's order.
+        scale: the standard deviation, the config's initializer_range.
+        seed: the same seed gives the same numbers.
+
+    Example:
+        >>> new_weight("encoder.layer.0.output.dense.weight", (1, 3), 0.02, seed=0).round(4).tolist()
+        [[0.0161, 0.0043, 0.0025]]
+    """
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if "LayerNorm" in name or "layer_norm" in name:

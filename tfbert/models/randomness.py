@@ -28,9 +28,11 @@ def random_state(model) -> list:
     model = transformer_of(model)
     encoder = vars(getattr(model, getattr(model, "base_model_prefix", ""), model)).get("lean")
     generators = [layer._random_generator._generator for layer in dropouts(model) if layer.built]
+    beside = vars(model).get("generator")  # see `replaced_tokens`
     return [
         *([] if encoder is None else [encoder.step]),
         *(generator.state for generator in generators if generator is not None),
+        *([] if beside is None else random_state(beside)),
     ]
 
 

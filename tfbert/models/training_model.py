@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tfbert._compat import keras, tf
+from tfbert import batch_parts
+from tfbert._compat import keras, tf, traced
 from tfbert.errors import InputError
 from tfbert.models.frozen import STATES, given
 from tfbert.models.keras_model import transformer_of, word_embeddings
@@ -86,11 +87,11 @@ class TrainingModel(FromStates):
     def train_step(self, data):
         """One update from one batch; returns the metrics' values, as Keras' own does."""
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
-        count = _count(targets)
+        count = batch_parts.count(targets)
         size = -(-count // self._parts)
         # A function of its own is traced once for all parts.
-        learn = tf.function(self._gradients, reduce_retracing=True)
-        sums = learn(*_rows(inputs, targets, weights, 0, size), size / count)
+        learn = traced(self._gradients, reduce_retracing=True)
+        sums = learn(*batch_parts.cut(inputs, targets, weights, 0, size), size / count)
         for part in range(1, self._parts):
             # One after the other: side by side, the parts would need the memory of the whole batch.
             with tf.control_dependencies(tf.nest.flatten(sums, expand_composites=True)):
@@ -99,7 +100,7 @@ class TrainingModel(FromStates):
                 found = tf.cond(
                     begin < end,
                     lambda begin=begin, end=end: learn(
-                        *_rows(inputs, targets, weights, begin, end), (end - begin) / count
+                        *batch_parts.cut(inputs, targets, weights, begin, end), (end - begin) / count
                     ),
                     lambda sums=sums: [_nothing(gradient) for gradient in sums],
                 )
@@ -139,7 +140,8 @@ class TrainingModel(FromStates):
             loss *= tf.cast(share, loss.dtype)
             if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                 loss = self.optimizer.get_scaled_loss(loss)
-        self.compute_metrics(inputs, targets, outputs, weights)
+        # Not compute_metrics, which also reads the results: a replica cannot, within a function that is traced once for all parts.
+        self.compiled_metrics.update_state(targets, outputs, weights)
         # Whatever a frozen or unused variable's gradient is, there are as many as variables.
         return tape.gradient(loss, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
@@ -149,25 +151,6 @@ class TrainingModel(FromStates):
         of_each = tf.nest.flatten(targets) if tf.nest.is_nested(targets) else [targets] * len(both)
         apart = tf.add_n([self._divergence(target, *pair) for target, pair in zip(of_each, both, strict=True)])
         return tf.reduce_mean(apart if weights is None else apart * weights)
-
-
-def _count(targets):
-    """The examples of a batch, int32 scalar."""
-    return tf.shape(tf.nest.flatten(targets)[0])[0]
-
-
-def _rows(inputs, targets, weights, begin, end):
-    """The examples from `begin` up to `end`, with all their rows: what is beside "example" says which are theirs, or each has as many."""
-    of_example = (
-        tf.nest.map_structure(lambda tensor: tensor[begin:end], targets),
-        None if weights is None else weights[begin:end],
-    )
-    if isinstance(inputs, Mapping) and "example" in inputs:
-        first, last = tf.unstack(tf.searchsorted(inputs["example"], tf.stack([begin, end])))
-        part = {name: tensor[first:last] for name, tensor in inputs.items()}
-        return {**part, "example": part["example"] - begin}, *of_example
-    each = _count(inputs) // _count(targets)
-    return tf.nest.map_structure(lambda tensor: tensor[begin * each : end * each], inputs), *of_example
 
 
 def _by_row(gradient):

@@ -86,6 +86,7 @@ def _list_hdf5(file: Path, family: Family) -> dict[str, Tensor]:
         for keras_name, path, dataset in hdf5.datasets(source, file):
             names = transformers.modeling_tf_pytorch_utils
             name, turn = names.convert_tf_weight_name_to_pt_weight_name(keras_name, tf_weight_shape=dataset.shape)
+            turn = _turn(name, turn, family)
             shape = turned(np.broadcast_to(np.zeros((), np.bool_), dataset.shape), turn, to_tf=False).shape
             found[canonical(name, family)] = Tensor(file, path, tuple(shape), dataset.dtype.kind == "f", turn)
     return found
@@ -100,6 +101,8 @@ def canonical(name: str, family: Family) -> str:
         'embeddings.LayerNorm.weight'
     """
     name = name.removeprefix(family.encoder)
+    for other, own in family.renamed.items():
+        name = name.replace(other, own)
     return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
 
 
@@ -147,12 +150,19 @@ def variables_of(model, family: Family) -> dict[str, tuple]:
     variables = {}
     for variable in model.weights:
         name, turn = names.convert_tf_weight_name_to_pt_weight_name(variable.name, tf_weight_shape=variable.shape)
-        variables[canonical(name, family)] = (variable, turn)
+        variables[canonical(name, family)] = (variable, _turn(name, turn, family))
     return variables
+
+
+def _turn(name: str, turn, family: Family):
+    """The family's own way to turn a weight, where it has one, else that of Transformers."""
+    return next((own for end, own in family.turns.items() if name.endswith(end)), turn)
 
 
 def turned(values: np.ndarray, turn, *, to_tf: bool) -> np.ndarray:
     """Turns a matrix from PyTorch's [outputs, inputs] to TensorFlow's [inputs, outputs], or back; leaves vectors and tables alone."""
+    if callable(turn):
+        return turn(values, to_tf)
     return transformers.modeling_tf_pytorch_utils.apply_transpose(turn, values, pt_to_tf=to_tf)
 
 

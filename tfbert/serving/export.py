@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfbert import tokenization
-from tfbert._compat import lazy, tf, versions
+from tfbert._compat import lazy, tf, traced, versions
 from tfbert.errors import InputError
 from tfbert.files import new_directory, sha256, write_json
 from tfbert.serving import accuracy, warmup
@@ -98,9 +98,8 @@ def export(
         check_operations(folder, target)
         loaded = tf.saved_model.load(str(folder))
         # In a lower precision the numbers are those of the graph before it was saved; how far they are from float32, the scores say.
-        check_export(
-            task, signatures["tokens"] if served.lower else model, module, loaded, cases, tolerance(model, precision)
-        )
+        compute = signatures["tokens"] if served.lower else model
+        check_export(task, compute, module, loaded, cases, tolerance(model, precision))
         scores = None
         if examples is not None:
             scores = accuracy.scores(task, model, tokenizer, loaded, examples)
@@ -128,11 +127,12 @@ def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
     ids = {tensor.name: tf.TensorSpec(tensor.shape, tf.int32, tensor.name) for tensor in model.inputs}
     strings = {name: tf.TensorSpec(shape, tf.string, name) for name, shape in task.input_shapes.items()}
 
-    @tf.function
+    @traced
     def tokens(**features):
-        return dict(model(features, training=False))
+        row = tf.range(tf.shape(next(iter(features.values())))[0])
+        return dict(task.outputs(model, tokenization.Rows(features, row, tf.size(row))))
 
-    @tf.function
+    @traced
     def infer(**texts):
         rows = task.rows(tokenize, _same_length(texts))
         # A batch without rows may have no columns either, and models take the first one.
@@ -147,12 +147,12 @@ def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
         tokens = tokens.get_concrete_function(**ids)
     infer = infer.get_concrete_function(**strings)
 
-    @tf.function
+    @traced
     def serving_default(**texts):
         return task.answer(infer(**texts), texts, tokenize)
 
     def over_examples(name):
-        @tf.function
+        @traced
         def signature(inputs):
             texts = tf.io.parse_example(inputs, {field: tf.io.FixedLenFeature([], tf.string) for field in task.inputs})
             return task.example_signatures(infer(**texts))[name]
@@ -171,7 +171,7 @@ def serving_module(task, model, tokenize, served) -> tuple[Any, dict[str, Any]]:
 def _example_signatures(task, infer) -> list[str]:
     """The names of the task's signatures over tf.Example, found by tracing it over the form of the inferred numbers."""
     specs = tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), infer.structured_outputs)
-    return list(tf.function(task.example_signatures).get_concrete_function(specs).structured_outputs)
+    return list(traced(task.example_signatures).get_concrete_function(specs).structured_outputs)
 
 
 def _same_length(texts):

@@ -73,7 +73,9 @@ def can_be_grouped(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> boo
     return (
         alone
         and all(
-            spec.shape.rank
+            # Ids are written step by step, which costs by the step and not by the row.
+            spec.dtype.is_floating
+            and spec.shape.rank
             and spec.shape[1 + by_token(spec) :].is_fully_defined()
             # The vocabulary of a masked LM is more.
             and spec.shape[1 + by_token(spec) :].num_elements() <= WIDEST

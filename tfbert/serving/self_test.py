@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from tfbert._compat import tf
+from tfbert._compat import tf, traced
 from tfbert.errors import InputError
 from tfbert.features import ALIGNED
 from tfbert.pipeline import whole_examples
@@ -56,7 +56,7 @@ def check_ids(task, tokenize, cases) -> None:
     Raises:
         RuntimeError: names the first text with other ids.
     """
-    run = tf.function(lambda texts: task.rows(tokenize, texts))
+    run = traced(lambda texts: task.rows(tokenize, texts))
     specs = {name: tf.TensorSpec(shape, tf.string, name) for name, shape in task.input_shapes.items()}
     run = run.get_concrete_function(specs)
     for chosen, expected in cases:
@@ -102,7 +102,7 @@ def check_export(task, compute, module, loaded, cases, limit: float) -> None:
         outputs = dict(
             compute(**ids)
             if isinstance(compute, tf.types.experimental.ConcreteFunction)
-            else compute(ids, training=False)
+            else task.outputs(compute, rows._replace(ids=ids))
         )
         inferred = task.infer(outputs, rows)
         texts = feeds(chosen, task.input_shapes)

@@ -4,7 +4,7 @@ from tfbert.sources.conll import read_conll
 from tfbert.sources.examples import Examples, from_iterable
 from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
-from tfbert.sources.reading import read, read_documents, read_lines
+from tfbert.sources.reading import read, read_documents, read_lines, read_parallel
 from tfbert.sources.splitting import fingerprint, split
 from tfbert.sources.squad import questions, read_squad
 from tfbert.sources.streaming import Stream, stream, windows
@@ -24,6 +24,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "read_lines",
+    "read_parallel",
     "read_parquet",
     "read_squad",
     "read_tfds",

@@ -7,7 +7,7 @@ import glob
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfbert.errors import InputError, suggest
 from tfbert.sources.columns import MAX_CHARACTERS, checked
 from tfbert.sources.conll import read_conll
 from tfbert.sources.decoding import check_file, load_text
-from tfbert.sources.examples import Examples
+from tfbert.sources.examples import Examples, counted
 from tfbert.sources.json_lines import read_json, read_jsonl
 from tfbert.sources.parquet import read_parquet
 from tfbert.sources.squad import read_squad
@@ -62,7 +62,7 @@ def read_lines(
 
 
 def read_documents(
-    path: str | os.PathLike,
+    path: str | os.PathLike | Sequence[str | os.PathLike],
     field: str = "text",
     *,
     encoding: str = "utf-8",
@@ -71,8 +71,8 @@ def read_documents(
     """Reads raw text: the lines up to a blank line are one document, an example. Where there is no blank line, every line is one.
 
     Args:
-        path: the file, also as .gz; or a pattern such as "corpus-*.txt" for the files that a corpus is parted into, read in the order of
-            their names. A document ends with its file.
+        path: the file, also as .gz; a pattern such as "corpus-*.txt" for the files that a corpus is parted into, read in the order of their
+            names; or a list of files and patterns, read in its order. A document ends with its file.
         field: what the document is called in the example (default "text"); its lines are joined by line ends.
         encoding: any that Python knows (default "utf-8").
         max_characters: the longest line allowed (default 1,000,000).
@@ -87,9 +87,10 @@ def read_documents(
         >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-*.txt:4")
         ([{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}], True)
     """
-    parts = sorted(glob.glob(str(path))) if glob.has_magic(str(path)) and not Path(path).is_file() else [str(path)]
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    parts = [part for each in given for part in _files(str(each))]
     if not parts:
-        raise InputError(f"there is no file {path}; check the pattern")
+        raise InputError("read_documents got an empty list of files; give one at least")
     texts: list[list[str]] = []  # of each document its lines
     places, notes = [], []
     for part in parts:
@@ -104,7 +105,70 @@ def read_documents(
             else:
                 texts.append([row[field]])
                 places.append(line if len(parts) == 1 else f"{part}:{line}")
-    return Examples([{field: "\n".join(text)} for text in texts], source=str(path), lines=places, notes=notes)
+    source = ", ".join(map(str, given))
+    return Examples([{field: "\n".join(text)} for text in texts], source=source, lines=places, notes=notes)
+
+
+def _files(path: str) -> list[str]:
+    """The files that a pattern fits, by their names; a path that is none is itself."""
+    if not glob.has_magic(path) or Path(path).is_file():
+        return [path]
+    found = sorted(glob.glob(path))
+    if not found:
+        raise InputError(f"there is no file {path}; check the pattern")
+    return found
+
+
+def read_parallel(
+    path: str | os.PathLike,
+    path_pair: str | os.PathLike,
+    *,
+    encoding: str = "utf-8",
+    max_characters: int = MAX_CHARACTERS,
+) -> Examples:
+    """Reads two files of plain text, of which each line of the one is the translation of that line of the other.
+
+    A line that is blank in either file is left out, and counted in the notes.
+
+    Args:
+        path: the file of the first texts; .gz is decompressed.
+        path_pair: that of the second ones.
+        encoding: any that Python knows (default "utf-8").
+        max_characters: the longest line allowed (default 1,000,000).
+
+    Returns:
+        Examples with `text` and `text_pair`.
+
+    Raises:
+        InputError: the files have different numbers of lines, or what else is wrong, with file:line.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> _ = (place / "a.en").write_text("A dog.\\nTwo cats.\\n"), (place / "a.de").write_text("Ein Hund.\\nZwei Katzen.\\n")
+        >>> read_parallel(place / "a.en", place / "a.de")[1]
+        {'text': 'Two cats.', 'text_pair': 'Zwei Katzen.'}
+    """
+    sides, counts, notes = [], [], []
+    for file in (path, path_pair):
+        text, own = load_text(file, encoding)
+        every = text.split("\n" if "\n" in text else "\r")
+        counts.append(len(every) - (every[-1] == ""))
+        sides.append([line.removesuffix("\r") for line in every])
+        notes += own
+    if counts[0] != counts[1]:
+        raise InputError(
+            f"{path} has {counts[0]:,} lines and {path_pair} has {counts[1]:,}; each line must be the translation of the line of the same "
+            "number in the other"
+        )
+    numbers = [i for i, both in enumerate(zip(*sides)) if all(line.strip() for line in both)]
+    if counts[0] > len(numbers):
+        notes.append(
+            f"{path}: {counted(counts[0] - len(numbers), 'line')} left out that are blank, or whose translations are"
+        )
+    rows = [{"text": sides[0][i], "text_pair": sides[1][i]} for i in numbers]
+    lines = [i + 1 for i in numbers]
+    return checked(rows, str(path), lines, columns=None, max_characters=max_characters, notes=notes)
 
 
 def _read_document(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:

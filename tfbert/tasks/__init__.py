@@ -7,10 +7,14 @@ from pathlib import Path
 from tfbert.errors import InputError, suggest
 from tfbert.files import read_json
 from tfbert.tasks.base import Task
+from tfbert.tasks.bert_pretraining import BertPretraining
+from tfbert.tasks.causal_lm import CausalLM
 from tfbert.tasks.masked_lm import MaskedLM
 from tfbert.tasks.multiple_choice import MultipleChoice
 from tfbert.tasks.question_answering import QuestionAnswering
+from tfbert.tasks.replaced_token_detection import ReplacedTokenDetection
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
+from tfbert.tasks.seq2seq import Seq2Seq
 from tfbert.tasks.sequence_classification import SequenceClassification
 from tfbert.tasks.token_classification import TokenClassification
 
@@ -23,6 +27,10 @@ TASKS: dict[str, type[Task]] = {
         MultipleChoice,
         SentenceEmbedding,
         MaskedLM,
+        CausalLM,
+        Seq2Seq,
+        BertPretraining,
+        ReplacedTokenDetection,
     )
 }
 
@@ -51,10 +59,14 @@ def read_task(path: str | Path) -> Task:
 
 __all__ = [
     "TASKS",
+    "BertPretraining",
+    "CausalLM",
     "MaskedLM",
     "MultipleChoice",
     "QuestionAnswering",
+    "ReplacedTokenDetection",
     "SentenceEmbedding",
+    "Seq2Seq",
     "SequenceClassification",
     "Task",
     "TokenClassification",

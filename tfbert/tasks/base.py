@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tfbert import tokenization
 from tfbert.errors import InputError, suggest
 from tfbert.features import Features
 from tfbert.sources import Examples
@@ -113,9 +114,13 @@ class Task(abc.ABC):
             options: `seed`, `new_head`, `encoder`, `gradient_checkpointing` and `keep_layers`, as `models.load` takes them.
         """
 
+    def check_export(self, tokenizer) -> None:
+        """Raises InputError where a tokenizer cannot be had in the graph: better before a training than after it."""
+        tokenization.check_graph(tokenizer)
+
     @abc.abstractmethod
     def loss(self):
-        """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`."""
+        """Returns the function (targets, outputs) -> float32 [B] for `model.compile(loss=...)`, or a dict of them by output."""
 
     def divergence(self):
         """Returns the function (targets, output, output) -> float32 [B] for R-Drop; None where the task has none (default)."""
@@ -132,6 +137,10 @@ class Task(abc.ABC):
 
     # 3. outputs -> answers; the same functions in evaluation and in the exported graph
 
+    def outputs(self, model, rows: Rows) -> dict[str, Any]:
+        """The model's outputs for rows that are answered or scored; a task that writes text has the model do it here."""
+        return model(rows.ids, training=False)
+
     @abc.abstractmethod
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         """Turns the model's outputs for `rows` into numbers per example (probabilities, say), as TensorFlow operations."""
@@ -142,6 +151,10 @@ class Task(abc.ABC):
 
         `texts` are the inputs, {name: string [B]}; `pieces` is the tokenizer, as in `rows`, whose `vocabulary` names tokens.
         """
+
+    def read(self, inferred: dict[str, np.ndarray], pieces) -> dict[str, np.ndarray]:
+        """The numbers of `infer` with what is read off them in text before they are scored (default: nothing)."""
+        return inferred
 
     @abc.abstractmethod
     def example_signatures(self, inferred: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,9 +12,9 @@ import numpy as np
 from tfbert import losses, metrics, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.features import Features, collect
+from tfbert.features import Features, collect, cut_documents, cut_pairs, merged
 from tfbert.masking import UNITS, Masking
-from tfbert.pipeline import batches
+from tfbert.pipeline import settled
 from tfbert.sources import Examples
 from tfbert.tasks import fields
 from tfbert.tasks.base import Task
@@ -33,6 +33,11 @@ class MaskedLM(Task):
     cut into rows of `max_length` tokens, the last of them shorter; no row holds two documents, so that attention never crosses from one to
     another. Of a row's tokens 15 % are to be guessed: drawn anew for each epoch in training (see `masking.Masking`), always the same in
     scoring. The loss of a batch is the mean over all tokens to be guessed. "[MASK]" in such a text is text.
+
+    An example with `text_pair` beside it, its translation, is one row: the tokens to be guessed are of both, and each text helps to guess
+    the other's (translation language modelling; Conneau and Lample 2019, "Cross-lingual Language Model Pretraining"). The longer text is
+    cut first. The two are told apart as in any other pair, by their token types; unlike in XLM positions go on through the second text,
+    and there is no embedding of the language. Documents and pairs may stand in one data set, as XLM learns from both in turn.
 
     To be answered, an example is a dict with `text`, in which the tokenizer's mask token, [MASK] for BERT, stands for one token. It is the
     only special token that a user's text can hold. Of a longer text the part around the first mask is read. A text without a mask is
@@ -82,6 +87,8 @@ class MaskedLM(Task):
     def check(self, examples: Examples) -> None:
         for i in range(len(examples)):
             fields.text(examples, i, "text")
+            if examples[i].get("text_pair") is not None:
+                fields.text(examples, i, "text_pair")
             fields.weight(examples, i)
 
     def check_coverage(self, examples: Examples) -> None:
@@ -98,40 +105,36 @@ class MaskedLM(Task):
             return Features(**collect(lambda texts: self.rows(pieces, texts), texts, padding={**padding, "masked": 0}))
         mask_id = pieces.vocabulary.mask_id
 
-        def cut(texts):
-            return tokenization.windows(
-                pieces.template, pieces.ids_and_offsets(texts["text"]), max_length=self.max_length
-            )
-
-        found = collect(cut, texts, padding=padding)
-        (piece, splits), (word, _) = (found["aligned"][name] for name in ("piece", "word"))
-        if not (piece >= 0).any():
-            raise InputError(f"{examples.source}: there is no token of text in it; give a text that has words")
+        found = self._cut(pieces, texts["text"], examples, padding)
         weights = [fields.weight(examples, i) for i in range(len(examples))]
         others = np.setdiff1d(np.fromiter(tokenizer.get_vocab().values(), np.int32), tokenizer.all_special_ids)
         return Features(
-            **{**found, "aligned": {"word": (np.where(piece >= 0, word, -1), splits)}},
+            **found,
             weights=np.repeat(weights, np.diff(found["examples"])).astype(np.float32),
             alone=True,
-            masking=Masking(self.masking, mask_id, others, longest=self.max_length, rows=len(splits) - 1),
+            masking=Masking(self.masking, mask_id, others, longest=self.max_length, rows=int(found["examples"][-1])),
         )
+
+    def _cut(self, pieces, texts: list[str], examples: Examples, padding: dict[str, int]) -> dict[str, Any]:
+        """The rows of documents, and of pairs."""
+        pairs = [row.get("text_pair") for row in examples]
+        paired = np.array([pair is not None for pair in pairs])
+        parts = []
+        if not paired.all():
+            alone = np.flatnonzero(~paired)
+            options = {"padding": padding, "max_length": self.max_length}
+            parts.append((alone, cut_documents(pieces, [texts[i] for i in alone], examples.source, **options)))
+        if paired.any():
+            both = np.flatnonzero(paired)
+            two = ([texts[i] for i in both], [pairs[i] for i in both])
+            parts.append((both, cut_pairs(pieces, *two, padding=padding, max_length=self.max_length)))
+        return merged(parts)
 
     def scored(self, tokenizer, examples: Examples) -> Features:
         features = self.features(tokenizer, examples)
         if self.scoring == "pseudo":
             return _each_alone(features, features.masking.mask_id, examples)
-        splits = next(iter(features.ragged.values()))[1]
-        parts: list[tuple] = []
-        for inputs, targets, _ in batches(features, batch_size=256):
-            there = inputs["attention_mask"].numpy() > 0
-            parts.append(tuple(x.numpy()[there] for x in (inputs["input_ids"], inputs["masked"], targets)))
-        ids, masked, target = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Features(
-            ragged={**features.ragged, "input_ids": (ids, splits), "masked": (masked, splits)},
-            padding={**features.padding, "masked": 0},
-            examples=features.examples,
-            aligned={"target": (target, splits)},
-        )
+        return settled(features)
 
     def rows(self, pieces, texts: Mapping[str, Any]) -> Rows:
         ids, mask = self._with_masks(pieces, tf.convert_to_tensor(texts["text"]))  # ragged [B, (n)], int32 [B] or -1

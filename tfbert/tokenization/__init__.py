@@ -8,11 +8,13 @@ from tfbert.tokenization.loading import load_tokenizer
 from tfbert.tokenization.pieces import RustPieces
 from tfbert.tokenization.rows import Pieces, Rows
 from tfbert.tokenization.tokenizer_graph import TokenizerGraph
+from tfbert.tokenization.training import KINDS, train_tokenizer
 from tfbert.tokenization.truncation import keep
 from tfbert.tokenization.vocabulary import Vocabulary
 from tfbert.tokenization.windows import windows
 
 __all__ = [
+    "KINDS",
     "Pieces",
     "Rows",
     "RustPieces",
@@ -25,5 +27,6 @@ __all__ = [
     "keep",
     "load_tokenizer",
     "padding",
+    "train_tokenizer",
     "windows",
 ]

@@ -28,7 +28,7 @@ CLEANED = DROPPED  # removed before marks are sorted (control characters), unlik
 CODE_POINTS = 0x110000
 
 # Long runs of code points of one kind (CJK ideographs, private use, unassigned planes): asked at both ends and in the middle only.
-_UNIFORM = (
+UNIFORM = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xE000, 0xF8FF), (0x20000, 0x2A6DF), (0x30000, 0xDFFFF), (0xE1000, 0xEFFFF),
     (0xF0000, 0xFFFFD), (0x100000, 0x10FFFD),
 )  # fmt: skip
@@ -80,16 +80,16 @@ def character_table(normalizer: dict) -> CharacterTable:
 
 @functools.cache
 def _table(clean: bool, chinese: bool, strip: bool, lower: bool) -> CharacterTable:
-    asked = _asked()
+    points = asked()
     probe = _Probe(clean, chinese, strip, lower)
-    outputs = [probe.whole.normalize_str(chr(c)) for c in asked.tolist()]
-    changed = {c: out for c, out in zip(asked.tolist(), outputs, strict=True) if out != chr(c)}
+    outputs = [probe.whole.normalize_str(chr(c)) for c in points.tolist()]
+    changed = {c: out for c, out in zip(points.tolist(), outputs, strict=True) if out != chr(c)}
     decomposed = {c: _NFD.normalize_str(chr(c)) if strip else chr(c) for c in changed}
-    ranks = _ranks() if strip else {}
-    kinds = _kinds(np.union1d(asked, [ord(ch) for text in (*changed.values(), *decomposed.values()) for ch in text]))
+    ranks = mark_ranks() if strip else {}
+    kinds = _kinds(np.union1d(points, [ord(ch) for text in (*changed.values(), *decomposed.values()) for ch in text]))
 
     full = np.zeros(CODE_POINTS, np.int32)
-    full[asked] = kinds[asked]
+    full[points] = kinds[points]
     for c in ranks.keys() - changed.keys():
         full[c] |= ranks[c] << RANK_SHIFT
     rows: list[list[int]] = [[0]]
@@ -136,15 +136,16 @@ def _pack(whole, part: str, kinds: np.ndarray, ranks: dict[int, int]) -> list[in
 _NFD = tokenizers.normalizers.NFD()
 
 
-def _asked() -> np.ndarray:
-    asked = np.ones(CODE_POINTS, bool)
-    for first, last in (*_UNIFORM, _SURROGATES):
-        asked[first : last + 1] = False
-    return np.flatnonzero(asked)
+def asked() -> np.ndarray:
+    """The code points that a tokenizer is asked about one by one: all but surrogates and what lies in the UNIFORM ranges."""
+    single = np.ones(CODE_POINTS, bool)
+    for first, last in (*UNIFORM, _SURROGATES):
+        single[first : last + 1] = False
+    return np.flatnonzero(single)
 
 
 def _fill_uniform(full: np.ndarray, whole) -> None:
-    for first, last in _UNIFORM:
+    for first, last in UNIFORM:
         outputs = {whole.normalize_str(chr(c)).replace(chr(c), "c") for c in (first, (first + last) // 2, last)}
         if len(outputs) != 1 or not outputs <= {"", "c", " c "}:
             raise InputError(
@@ -172,15 +173,15 @@ def _kinds(code_points: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _ranks() -> dict[int, int]:
+def mark_ranks() -> dict[int, int]:
     """The order of each combining mark's class, by seeing what it changes places with in the Rust NFD.
 
     Python's `unicodedata` only proposes candidates: what it calls a mark and Rust does not is left out, and what it does not know
     (unassigned in Python's version of Unicode) is asked too.
     """
-    asked = [chr(c) for c in _asked().tolist() if c < 0x20000]
+    letters = [chr(c) for c in asked().tolist() if c < 0x20000]
     marks = [
-        ch for ch in asked if unicodedata.category(ch) in ("Mn", "Mc", "Me", "Cn") and _NFD.normalize_str(ch) == ch
+        ch for ch in letters if unicodedata.category(ch) in ("Mn", "Mc", "Me", "Cn") and _NFD.normalize_str(ch) == ch
     ]
     # After U+0300 (class 230) and before U+0334 (class 1) a mark lets the two change places; a starter keeps them apart.
     groups = _NFD.normalize_str("".join(f"a\u0300{ch}\u0334" for ch in marks))

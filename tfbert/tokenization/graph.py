@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 
-import tokenizers
-
 from tfbert.errors import InputError
-from tfbert.tokenization import byte_level, wordpiece
+from tfbert.tokenization import byte_level, sentencepiece, wordpiece
 from tfbert.tokenization.tokenizer_graph import TokenizerGraph
 
 # By the kind of the model in tokenizer.json: what tells why a tokenizer's graph would not be exact, and what makes the graph.
 _KINDS = {
     "WordPiece": (wordpiece.problem, wordpiece.wordpiece_graph),
     "byte-level BPE": (byte_level.problem, byte_level.byte_level_graph),
+    "Unigram": (sentencepiece.problem, sentencepiece.sentencepiece_graph),
 }
 
 
@@ -51,14 +50,14 @@ def check_graph(tokenizer) -> None:
 
 def _supported(tokenizer) -> dict:
     """The settings of the Rust tokenizer, as tokenizer.json has them; whatever the graph cannot repeat is refused."""
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    settings = json.loads(backend.to_str())
+    # Not of a copy: scores of a Unigram model are a little different after they were written as JSON and read again.
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
     kind = _kind(settings)
     if kind not in _KINDS:
-        problem = f"its model is {kind}, not {' or '.join(_KINDS)}"
-    elif added := [token["content"] for token in settings["added_tokens"] if not token["special"]]:
+        problem = f"its model is {kind}, not one of {', '.join(_KINDS)}"
+    elif kind != "Unigram" and (
+        added := [token["content"] for token in settings["added_tokens"] if not token["special"]]
+    ):
         problem = f"it has added tokens that are not special ({added[0]!r}, ...)"
     elif tokenizer.truncation_side != "right":
         problem = "it cuts long texts on the left"

@@ -41,6 +41,7 @@ class Rows(NamedTuple):
         end: int32 [R, T], where it ends (exclusive).
         word: int32 [R, T], the number of its word in the text.
         target: int32 [R, T], the ids of the tokens that are to be guessed, losses.IGNORED elsewhere.
+        label: int32 [R, T], the row's class, at each of its tokens; losses.IGNORED where it has none.
     """
 
     ids: dict[str, Any]
@@ -52,3 +53,4 @@ class Rows(NamedTuple):
     end: tf.Tensor | None = None
     word: tf.Tensor | None = None
     target: tf.Tensor | None = None
+    label: tf.Tensor | None = None

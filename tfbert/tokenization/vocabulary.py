@@ -10,7 +10,7 @@ from tfbert.tokenization.spelling import spellings
 
 
 class Vocabulary:
-    """The tokens of one tokenizer by their ids, and its mask token.
+    """The tokens of one tokenizer by their ids, its mask token, and those that begin and end a text.
 
     Attributes:
         mask_takes_space: whether the mask token takes the white space before it, as RoBERTa's does: its own name has the space.
@@ -27,6 +27,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer):
         self._mask = tokenizer.mask_token, tokenizer.mask_token_id
+        self._begin, self._end = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._backend = tokenizer.backend_tokenizer
         added = tokenizer.added_tokens_decoder.get(tokenizer.mask_token_id)
         self.mask_takes_space = added is not None and added.lstrip
@@ -40,6 +41,20 @@ class Vocabulary:
     def mask_id(self) -> int:
         """The id of the mask token."""
         return self._checked()[1]
+
+    @property
+    def end_id(self) -> int:
+        """The id of the token that ends a text, GPT-2's "<|endoftext|>"; InputError where the tokenizer has none."""
+        if self._end is None:
+            raise InputError(
+                "the tokenizer has no token that ends a text (eos_token); choose the checkpoint of a model that writes text"
+            )
+        return self._end
+
+    @property
+    def begin_id(self) -> int:
+        """The id of the token that a text begins after: where the tokenizer has none, the one that ends the text before."""
+        return self.end_id if self._begin is None else self._begin
 
     def tokens(self, ids):
         """The tokens of ids, int32 of any shape, as strings, each decoded by itself: " Paris" for RoBERTa's "ĠParis".

@@ -1,0 +1,150 @@
+"""A checkpoint from nothing: a tokenizer learnt from text, a config of the sizes asked for, and random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert._compat import transformers
+from tfbert.errors import InputError
+from tfbert.files import new_directory
+from tfbert.models.configuration import check_config
+from tfbert.models.families import Family, family_of
+from tfbert.models.loading import new_weight, quiet
+from tfbert.models.saving import save
+from tfbert.models.weights import turned, variables_of
+from tfbert.sources import from_iterable, read_documents
+from tfbert.tokenization import train_tokenizer
+
+
+def create_checkpoint(
+    directory,
+    text,
+    *,
+    model_type: str = "bert",
+    tokenizer: str = "wordpiece",
+    lowercase: bool | None = None,
+    min_frequency: int = 2,
+    vocab_size: int = 8000,
+    hidden_size: int = 256,
+    num_hidden_layers: int = 4,
+    num_attention_heads: int = 4,
+    intermediate_size: int | None = None,
+    embedding_size: int | None = None,
+    max_position_embeddings: int = 512,
+    seed: int = 0,
+) -> Path:
+    """Learns a tokenizer from text and draws an encoder's weights: a checkpoint that any task loads, and that has learnt nothing yet.
+
+    It is for pretraining from nothing: `fine_tune(MaskedLM(), directory, ...)` comes next. The sizes have the names and the meaning of
+    config.json's; the default ones are BERT-Mini's (Turc et al. 2019) with a smaller vocabulary. Weights are drawn as BERT's (a normal
+    distribution of deviation 0.02, cut at two of them; biases 0). The same text, arguments and seed give the same bytes. The folder
+    appears when all in it is written.
+
+    Args:
+        directory: the folder to write, which must not be there.
+        text: a file or a pattern, as `read_documents` takes it; or strings, or examples with a `text`.
+        model_type: of which architecture, as config.json has it: bert (default), electra, albert, roberta, distilbert, ....
+        tokenizer: wordpiece, as BERT's (default); bpe, of bytes, as RoBERTa's; or unigram, SentencePiece's model.
+        lowercase: whether the tokenizer makes capitals small and drops accents; None (default): True, but for bpe, which cannot.
+        min_frequency: how often a piece must occur in the text to become a token (default 2); unigram does without.
+        vocab_size: tokens, special ones included (default 8000). A text too small for them is an error.
+        hidden_size: numbers of a token's state (default 256).
+        num_hidden_layers: layers (default 4).
+        num_attention_heads: heads of a layer's attention, a divisor of hidden_size (default 4).
+        intermediate_size: width within the feed-forward layers; None (default): four times hidden_size.
+        embedding_size: width of the embeddings in families that have one of its own, as ELECTRA and ALBERT; None (default): hidden_size.
+        max_position_embeddings: tokens of the longest row (default 512).
+        seed: of the weights (default 0).
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the text is too small for the vocabulary, a size is out of bounds or no multiple of the heads, or the folder exists.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "small"
+        >>> text = ["a rose is a rose", "the rose is red"] * 2
+        >>> folder = create_checkpoint(place, text, vocab_size=27, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        >>> sorted(path.name for path in folder.iterdir())[:2]
+        ['config.json', 'model.safetensors']
+    """
+    family, directory = family_of(model_type, "model_type"), Path(directory)
+    if not {None, "masked-lm"} <= set(family.heads):
+        raise InputError(
+            f"model_type is {model_type!r}, which is no encoder that is pretrained as a masked LM; choose bert, electra, ..."
+        )
+    if directory.exists():
+        raise InputError(f"{directory} exists already; choose another folder")
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
+    config = _config(
+        family,
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
+        max_position_embeddings=max_position_embeddings,
+        embedding_size=embedding_size,
+    )
+    check_config(config, "create_checkpoint")
+    learnt = train_tokenizer(
+        _texts(text), tokenizer, vocab_size=vocab_size, lowercase=lowercase, min_frequency=min_frequency
+    )
+    learnt.model_max_length = max_position_embeddings
+    with new_directory(directory) as folder:
+        save(_encoder(family, config, seed), folder, learnt)
+    return directory
+
+
+def _texts(text) -> Iterable[str]:
+    if isinstance(text, str | os.PathLike):
+        return [row["text"] for row in read_documents(text)]
+    rows = from_iterable([{"text": row} if isinstance(row, str) else row for row in text], "text")
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("text"), str):
+            raise InputError(f"{rows.where(i)}: no text in the field 'text'; the row has {', '.join(map(repr, row))}")
+    return [row["text"] for row in rows]
+
+
+def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict[str, Any]:
+    """The settings by BERT's names; what the family has alone is as Transformers has it by default."""
+    if embedding_size is not None and family.width == "hidden_size":
+        raise InputError(
+            f"embedding_size is given, but {family.model_type}'s embeddings are hidden_size wide; leave it out"
+        )
+    default = getattr(transformers, family.config_class)()
+    config = {
+        "model_type": family.model_type,
+        **sizes,
+        "type_vocab_size": 2 if family.has_types else 1,
+        "pad_token_id": 0,
+        **{name: getattr(default, name) for name in family.required},
+    }
+    if family.width != "hidden_size":
+        config[family.width] = config["hidden_size"] if embedding_size is None else embedding_size
+    # Rows of the table that no token uses; the padding token's id is 0.
+    config["max_position_embeddings"] += 1 if family.position_offset is None else family.position_offset
+    return {name: value for name, value in config.items() if name not in family.absent or name in family.required}
+
+
+def _encoder(family: Family, config: dict[str, Any], seed: int):
+    """The bare encoder with new weights."""
+    settings = {family.names.get(name, name): value for name, value in config.items() if name != "model_type"}
+    with quiet():
+        made = getattr(transformers, family.config_class)(**settings)
+        model = getattr(transformers, family.head(None).tf_class)(made)
+        model.build_in_name_scope()
+    if family.prepare is not None:
+        family.prepare(model, family.head(None))
+    for name, (variable, turn) in variables_of(model, family).items():
+        shape = turned(np.empty(variable.shape, np.bool_), turn, to_tf=False).shape
+        variable.assign(turned(new_weight(name, shape, made.initializer_range, seed), turn, to_tf=True))
+    return model
