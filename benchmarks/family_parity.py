@@ -69,11 +69,10 @@ CASES = {
     "electra": ("Electra", NARROW),
     "electra, one width": ("Electra", {**SIZES, "embedding_size": 32}),
     "mobilebert": ("MobileBert", MOBILEBERT),
-    "mobilebert, layer norm": (
+    "mobilebert, other bottlenecks": (
         "MobileBert",
         {
             **MOBILEBERT,
-            "normalization_type": "layer_norm",
             "key_query_shared_bottleneck": False,
             "use_bottleneck_attention": True,
             "trigram_input": False,

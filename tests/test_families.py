@@ -17,6 +17,7 @@ from tfbert import models, serving
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 from tfbert.models.families import FAMILIES, family_of
+from tfbert.models.frozen import frozen_rung
 from tfbert.models.parts import PARTS
 from tfbert.models.randomness import random_state
 from tfbert.sources import from_iterable
@@ -171,8 +172,7 @@ def test_layers_are_left_out_or_it_is_told_that_they_are_shared(name, folder):
     assert "layers[1]" not in fewer
     for one, other in zip(groups["layers[1]"], fewer["layers[0]"], strict=True):
         np.testing.assert_array_equal(one, other)
-    ids = np.array([[2, 9, 7, 3]], np.int32)
-    assert np.isfinite(half(ids, attention_mask=np.ones_like(ids))[0]).all()
+    assert np.isfinite(half(np.array([[2, 9, 7, 3]], np.int32))[0]).all()
 
 
 @pytest.mark.parametrize("name", LEAN)
@@ -392,3 +392,19 @@ def test_mobilebert_is_not_trained_in_float16(folder):
             assert np.isfinite(models.load(folder(name), None)(ids)[0]).all(), name
     finally:
         keras.mixed_precision.set_global_policy("float32")
+
+
+def test_albert_s_layers_learn_at_one_rate_and_freeze_together(folder, tmp_path):
+    """One group of layers for both: a name, a rate, and a frozen bottom that is all of the encoder or none."""
+    task, examples = contract.CASES["single"]
+    settings = {"epochs": 1, "batch_size": 24, "report": False, "export": False}
+    tuned = tfbert.fine_tune(
+        task, folder("albert"), examples, directory=tmp_path / "run", layer_decay=0.5, freeze="embeddings", **settings
+    )
+    rates = {name: group["rate"] for name, group in tuned.metrics["layer_groups"].items()}
+    assert rates == {"embeddings": 0.0, "layers[0:2]": 0.25, "pooler": 0.5, "head": 1.0}
+    model = models.load(folder("albert"), "sequence-classification")
+    with pytest.raises(InputError, match=r"layers\[:1\]: the layers of layers\[0:2\] share their variables; name all"):
+        models.freeze(model, "layers[:1]")
+    models.freeze(model, "embeddings,layers")
+    assert frozen_rung(model) == 3

@@ -155,7 +155,7 @@ MOBILEBERT = Family(
         "embedding_size": WIDTH,
         "intra_bottleneck_size": multiple(16_384, "num_attention_heads"),
         "num_feedforward_networks": whole(1, 64),
-        "normalization_type": one_of("no_norm", "layer_norm"),
+        "normalization_type": one_of("no_norm"),
         "use_bottleneck": one_of(True),
         "use_bottleneck_attention": FLAG,
         "key_query_shared_bottleneck": FLAG,
