@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import test_contract as contract
 from safetensors.numpy import load_file, save_file
-from tiny_families import CELLS, EXPORTED, TASKS, case, shake, table, write
+from tiny_families import CELLS, ENCODERS, EXPORTED, TASKS, case, shake, table, write
 
 import tfbert
 from tfbert import models, serving
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
-from tfbert.models.families import FAMILIES, family_of
+from tfbert.models.families import family_of
 from tfbert.models.frozen import frozen_rung
 from tfbert.models.parts import PARTS
 from tfbert.models.randomness import random_state
 from tfbert.sources import from_iterable
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-LEAN = [name for name in FAMILIES if name in PARTS]
-OTHERS = [name for name in FAMILIES if name not in PARTS]
+LEAN = [name for name in ENCODERS if name in PARTS]
+OTHERS = [name for name in ENCODERS if name not in PARTS]
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +130,16 @@ def test_an_export_answers_as_the_model_does(name, head, folder, tmp_path):
 
 def test_readme_s_table_says_what_is_tested_here():
     assert table() in README
-    assert EXPORTED.keys() == FAMILIES.keys() and all(EXPORTED.values())
+    assert EXPORTED.keys() == ENCODERS.keys() and all(EXPORTED.values())
     served = [head for heads in EXPORTED.values() for head in heads]
     assert all(served.count(head) >= 2 for head in TASKS)
-    assert all(set(EXPORTED[name]) <= set(family.heads) for name, family in FAMILIES.items())
+    assert all(set(EXPORTED[name]) <= set(family.heads) for name, family in ENCODERS.items())
 
 
 # Layers: counted, frozen, left out
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_parameters_are_counted_alike_from_the_file_and_from_the_model(name, folder):
     model = models.load(folder(name), "sequence-classification")
     frozen = "embeddings,layers[:1]" if name != "albert" else "embeddings,layers"
@@ -161,7 +161,7 @@ def missing_groups(model) -> set[str]:
     return {name.split(".")[0] for name in model.load_report.missing}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_layers_are_left_out_or_it_is_told_that_they_are_shared(name, folder):
     if family_of(name).shared:
         with pytest.raises(InputError, match="not each of the 2 layers has weights of its own.*drop keep_layers"):
@@ -215,7 +215,7 @@ def edited(base: Path, place: Path, change, **settings) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_pretraining_heads_and_buffers_are_dropped_and_named(name, folder, tmp_path):
     family = family_of(name)
 
@@ -263,7 +263,7 @@ def test_an_electra_discriminator_becomes_a_classifier(folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.heads["masked-lm"].tied])
+@pytest.mark.parametrize("name", [name for name, family in ENCODERS.items() if family.heads["masked-lm"].tied])
 def test_copies_of_tied_weights_are_taken_away_and_others_refused(name, folder, tmp_path):
     family = family_of(name)
     tied = family.heads["masked-lm"].tied
@@ -388,7 +388,7 @@ def test_mobilebert_is_not_trained_in_float16(folder):
         with pytest.raises(InputError, match="the states of mobilebert grow beyond float16's range; take precision bf"):
             models.load(folder("mobilebert"), None)
         ids = np.array([[2, 9, 7, 3]], np.int32)
-        for name in (name for name, family in FAMILIES.items() if family.float16):
+        for name in (name for name, family in ENCODERS.items() if family.float16):
             assert np.isfinite(models.load(folder(name), None)(ids)[0]).all(), name
     finally:
         keras.mixed_precision.set_global_policy("float32")
