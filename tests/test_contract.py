@@ -163,7 +163,7 @@ CASES = {
         tasks.CausalLM(max_length=24, max_new_tokens=5, num_beams=2),
         [{"text": row["text_pair"], "target": row["text"]} for row in rows(48, lambda i, good: good)],
     ),
-    "text to text": (
+    "seq2seq, prefixed": (
         tasks.Seq2Seq(max_length=24, max_new_tokens=5, prefix="the "),
         [{"text": row["text"], "target": row["text_pair"]} for row in rows(48, lambda i, good: good)],
     ),
