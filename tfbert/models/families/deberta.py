@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from typing import Any
 
-from tfbert._compat import keras, transformers
+from tfbert._compat import keras, tf, transformers
 from tfbert.models.families.base import FLAG, RATE, STATES, Family, Head, heads, one_of, same, whole
 
 KINDS = ("c2p", "p2c")
@@ -21,16 +22,21 @@ def _kinds(value: Any, config: Mapping[str, Any]) -> str | None:
     return None if fits else 'c2p, p2c or both, as "c2p|p2c" or a list'
 
 
-def _plain_dropout(model, head: Head) -> None:
-    """Keras' dropout in place of TF Transformers' own, which computes the same from random numbers whose state nobody can save."""
-    own = (
-        transformers.models.deberta.modeling_tf_deberta.TFDebertaStableDropout,
-        transformers.models.deberta_v2.modeling_tf_deberta_v2.TFDebertaV2StableDropout,
+def _prepare(model, head: Head) -> None:
+    """Keras' dropout in place of TF Transformers' own, which computes the same from random numbers whose state nobody can save.
+
+    And attention whose `if`s over tensors AutoGraph has rewritten: nothing else needs it (see `_compat.plain`).
+    """
+    first, second = (
+        transformers.models.deberta.modeling_tf_deberta,
+        transformers.models.deberta_v2.modeling_tf_deberta_v2,
     )
     for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, own):
+        if isinstance(layer, first.TFDebertaStableDropout | second.TFDebertaV2StableDropout):
             layer.plain = keras.layers.Dropout(layer.drop_prob, name="plain")
             layer.call = layer.plain.call
+        elif isinstance(layer, first.TFDebertaDisentangledSelfAttention | second.TFDebertaV2DisentangledSelfAttention):
+            layer.call = types.MethodType(tf.autograph.to_graph(type(layer).call), layer)
 
 
 SETTINGS = {
@@ -65,7 +71,7 @@ def _deberta(model_type: str, name: str, **more: Any) -> Family:
         absent=("type_vocab_size", "classifier_dropout"),
         required=("type_vocab_size",),
         classifier_rates=("pooler_dropout", "cls_dropout"),
-        prepare=_plain_dropout,
+        prepare=_prepare,
         **more,
     )
 
