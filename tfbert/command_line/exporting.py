@@ -12,6 +12,8 @@ from tfbert.files import read_json
 from tfbert.serving.layout import INFORMATION
 
 NEEDS_TENSORFLOW = True
+# --target is the server's release here.
+COLUMNS = tuple(name for name in reading.COLUMNS if name != "target")
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -27,7 +29,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         + reading.FORMATS,
     )
     settings = add_settings(parser, tfbert.export)
-    reading.add_options(parser)
+    reading.add_options(parser, COLUMNS)
     values = parser.parse(argv)
     values.settings = given(values, settings)
     return values
@@ -38,7 +40,7 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     settings = dict(arguments.settings)
     tuned = tfbert.load(arguments.directory)
     if arguments.data is not None:
-        settings["data"] = reading.read_file(arguments.data, arguments, documents=tuned.task.documents)
+        settings["data"] = reading.read_file(arguments.data, arguments, COLUMNS, documents=tuned.task.documents)
     place = tfbert.export(tuned.task, tuned.model, tuned.tokenizer, arguments.directory, **settings)
     scores = read_json(place / INFORMATION).get("scores")
     emit({"export": place} | ({"scores": scores} if scores else {}))
