@@ -2,10 +2,10 @@
 
     python benchmarks/parity.py ../shared/data [TOKENIZER ...]
 
-Reads tokenizers/TOKENIZER under the folder (default: the four BERT vocabularies, GPT-2's and RoBERTa's). The strings are every code
-point c as "a{c}b {c}" (surrogates are no text), the lines of emoji-test.txt, the big list of naughty strings, the
-Declaration of Human Rights in 388 languages and WikiText-2, each line also in NFC and NFD. Prints one JSON object for each
-tokenizer.
+Reads tokenizers/TOKENIZER under the folder (default: the four BERT vocabularies, GPT-2's, RoBERTa's, ALBERT's, XLNet's and a
+T5's). The strings are every code point c as "a{c}b {c}" (surrogates are no text), the lines of emoji-test.txt, the big list of
+naughty strings, the Declaration of Human Rights in 388 languages and WikiText-2, each line also in NFC and NFD. Prints one JSON
+object for each tokenizer.
 """
 
 from __future__ import annotations
@@ -31,19 +31,28 @@ TOKENIZERS = (
     "bert-base-chinese",
     "gpt2",
     "roberta-base",
+    "albert_hf-fixture",
+    "xlnet",
+    "legal_t5_small_fr_en",
 )
-# What reads the two files of a byte-level vocabulary, which do not say it themselves.
+# What reads the two files of a byte-level vocabulary, or the one of SentencePiece, which do not say it themselves.
 BYTE_LEVEL = {"gpt2": "GPT2Tokenizer", "roberta-base": "RobertaTokenizer"}
+SENTENCEPIECE = {
+    "albert_hf-fixture": "AlbertTokenizer",
+    "xlnet": "XLNetTokenizer",
+    "legal_t5_small_fr_en": "T5Tokenizer",
+}
 
 
 def load(folder: Path):
-    """The tokenizer of a folder with vocab.txt, or with the vocab.json and merges.txt of one in BYTE_LEVEL."""
-    if folder.name not in BYTE_LEVEL:
+    """The tokenizer of a folder with vocab.txt, with the vocab.json and merges.txt of one in BYTE_LEVEL, or spiece.model."""
+    if folder.name not in BYTE_LEVEL and not (folder / "spiece.model").exists():
         return tfbert.load_tokenizer(folder)
     with tempfile.TemporaryDirectory() as place:
-        for name in ("vocab.json", "merges.txt"):
+        for name in ("vocab.json", "merges.txt") if folder.name in BYTE_LEVEL else ("spiece.model",):
             shutil.copy(folder / name, place)
-        (Path(place) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": BYTE_LEVEL[folder.name]}))
+        kind = (BYTE_LEVEL | SENTENCEPIECE)[folder.name]
+        (Path(place) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
         return tfbert.load_tokenizer(place)
 
 

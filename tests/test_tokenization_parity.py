@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tfbert.tokenization import graph_tokenizer, load_tokenizer
+from tfbert.tokenization import graph_tokenizer
 
 _SPEC = importlib.util.spec_from_file_location(
     "parity", Path(__file__).resolve().parents[1] / "benchmarks" / "parity.py"
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.data
 
 @pytest.fixture(scope="module", params=[name for name in parity.TOKENIZERS if name not in parity.BYTE_LEVEL])
 def both(request, data):
-    tokenizer = load_tokenizer(data / "tokenizers" / request.param)
+    tokenizer = parity.load(data / "tokenizers" / request.param)
     return graph_tokenizer(tokenizer), tokenizer
 
 
 @pytest.mark.parametrize("both", ["bert-base-uncased", "bert-base-cased"], indirect=True)
 def test_every_code_point(both):
-    """All that are assigned or could matter; of the long uniform runs, each 64th. The benchmark takes all, for all four."""
+    """All that are assigned or could matter; of the long uniform runs, each 64th. The benchmark takes all, for all tokenizers."""
     graph, tokenizer = both
     rare = [range(0x30000, 0xE0000), range(0xE1000, 0x110000)]
     points = (c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF)
@@ -58,7 +58,7 @@ def test_every_language_of_the_declaration_of_human_rights(both, data):
     assert parity.differing(*both, texts) == []
 
 
-@pytest.mark.parametrize("both", ["bert-base-uncased", "bert-base-cased"], indirect=True)
+@pytest.mark.parametrize("both", ["bert-base-uncased", "bert-base-cased", "albert_hf-fixture"], indirect=True)
 def test_plain_english(both, data):
     lines = (data / "wikitext2" / "valid.txt").read_text(encoding="utf-8").splitlines()
     lines += (data / "wikitext2" / "test.txt").read_text(encoding="utf-8").splitlines()
