@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_contract as contract
 from safetensors.numpy import load_file, save_file
+from tiny_families import write
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as kinds
 
@@ -372,7 +373,8 @@ def test_a_tokenizer_with_another_separator_is_told(folder):
         models.check_tokenizer(model, tokenizer, max_length=32)
 
 
-def test_a_byte_level_tokenizer_goes_the_whole_way(tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("longformer", "tokens"), ("roberta", "questions")])
+def test_a_byte_level_tokenizer_goes_the_whole_way(tmp_path, name, kind):
     """Real Longformers have RoBERTa's."""
     place = tmp_path / "checkpoint"
     tokens = [
@@ -391,10 +393,14 @@ def test_a_byte_level_tokenizer_goes_the_whole_way(tmp_path):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    models.save(theirs(None, vocab_size=len(tokens), max_position_embeddings=200), place)
-    transformers.LongformerTokenizerFast(tokenizer_object=tokenizer).save_pretrained(place)
-    task, examples = CASES["tokens"]
-    task = dataclasses.replace(task, max_length=128)
+    if name == "longformer":
+        models.save(theirs(None, vocab_size=len(tokens), max_position_embeddings=200), place)
+        transformers.LongformerTokenizerFast(tokenizer_object=tokenizer).save_pretrained(place)
+    else:
+        roberta = transformers.RobertaTokenizerFast(tokenizer_object=tokenizer)
+        write(name, place, roberta, 1, pad_token_id=1, sep_token_id=2, max_position_embeddings=200)
+    task, examples = contract.CASES[kind]
+    task = dataclasses.replace(task, max_length=128, **({"max_question_length": 32} if kind == "questions" else {}))
     tuned = tfbert.fine_tune(task, place, examples, examples, directory=tmp_path / "run", epochs=1, report=False)
     texts = contract.texts_for(tuned.task)
     answers = tfbert.Predictor(tmp_path / "run" / "1")(texts)
