@@ -1,7 +1,8 @@
 # The commands that people and CI use. Everything runs in .venv, which the first of them makes; `make -j` is not needed.
 #
 #   make demo    fine-tune, score, export, and ask the exported model, in a few minutes on two CPU cores
-#   make test    every test, docstring example and README block, offline, against the installed package
+#   make test    the tests, docstring examples and README's blocks, offline, against the installed package
+#   make test-all  the same with the cases that `make test` leaves out for their time (tests/conftest.py names them)
 #   make lint    ruff
 #   make bench   tfbert beside its peers; `make bench PART=serving` for one part (benchmarks/README.md names them all)
 #   make clean   forget everything that was made
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find tfbert -name __pycache__ -prune -o -print) $(wildcard README.md) pyproject.toml
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/package.stamp
 	$(BIN)/python examples/sequence_classification.py
@@ -24,6 +25,9 @@ demo: $(VENV)/package.stamp
 # pytest as a program, not `python -m pytest`: the latter would put this folder, not the installed package, first on the import path.
 test: $(VENV)/package.stamp
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+test-all: $(VENV)/package.stamp
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m ""
 
 lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check

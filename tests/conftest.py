@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import string
 from pathlib import Path
 
@@ -15,6 +16,22 @@ from tfbert._compat import keras, transformers
 from tfbert.checkpoint_folder import find_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
+# Cases that take minutes together, each of a test whose other cases run always: `make test-all` runs them too.
+EXHAUSTIVE = re.compile(
+    r"test_a_head_learns_and_learns_the_same_again\[(?!roberta-)(?!.*-sequence-classification\])"
+    r"|test_families\.py::test_an_export_answers_as_the_model_does\[(?!roberta|albert|deberta-v2|convbert)"
+    r"|test_longformer\.py::test_a_task_goes_the_whole_way\[(?!tokens)"
+    r"|test_a_run_that_goes_on_ends_with_the_same_bits\[(before|float16|scored|the encoder|the same)"
+    r"|test_fine_tune_has_the_scores_of_the_run_without_the_file\[(a plan|feature|lower)"
+    r"|test_difficult_and_any_other_strings\[(deberta|xlm|xlnet)"
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if EXHAUSTIVE.search(item.nodeid):
+            item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(scope="session")
