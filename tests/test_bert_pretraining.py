@@ -9,10 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import tfbert
-from tfbert import checkpoints, losses, models, pipeline, tasks, tokenization
+from tfbert import batch_parts, checkpoints, losses, models, pipeline, tasks, tokenization
 from tfbert._compat import keras, tf, transformers
 from tfbert.errors import InputError
-from tfbert.models import training_model
 from tfbert.models.loading import quiet
 from tfbert.sources import from_iterable
 
@@ -183,7 +182,7 @@ def test_a_part_of_a_batch_has_its_rows_of_each_target_and_weight():
         {name: tf.range(6.0) + 10 * i + place for i, name in enumerate(names)}
         for place, names in enumerate((("input_ids", "masked"), ("logits", "order"), ("logits", "order")))
     )
-    found = training_model._rows(inputs, targets, weights, 2, 4)
+    found = batch_parts.cut(inputs, targets, weights, 2, 4)
     for whole, part in zip((inputs, targets, weights), found, strict=True):
         assert {name: values.numpy().tolist() for name, values in part.items()} == {
             name: values.numpy()[2:4].tolist() for name, values in whole.items()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from tfbert._compat import tf
 from tfbert.errors import InputError, suggest
 
 # Says what is expected of a setting's value, given all settings; None where it is as it should be.
@@ -263,3 +265,11 @@ def one_of(*options: Any) -> Check:
 RATE = number(0, 1)
 FLAG = one_of(True, False)
 WIDTH = whole(1, 16_384)
+
+
+def rewrite(model, *classes) -> None:
+    """Has AutoGraph rewrite the layers of some classes, whose `if`s are over tensors: nothing else of TF Transformers' has such (see
+    `_compat.plain`)."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, classes):
+            layer.call = types.MethodType(tf.autograph.to_graph(type(layer).call), layer)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from typing import Any
 
-from tfbert._compat import keras, tf, transformers
-from tfbert.models.families.base import FLAG, RATE, STATES, Family, Head, heads, one_of, same, whole
+from tfbert._compat import keras, transformers
+from tfbert.models.families.base import FLAG, RATE, STATES, Family, Head, heads, one_of, rewrite, same, whole
 
 KINDS = ("c2p", "p2c")
 TIED = {
@@ -23,10 +22,7 @@ def _kinds(value: Any, config: Mapping[str, Any]) -> str | None:
 
 
 def _prepare(model, head: Head) -> None:
-    """Keras' dropout in place of TF Transformers' own, which computes the same from random numbers whose state nobody can save.
-
-    And attention whose `if`s over tensors AutoGraph has rewritten: nothing else needs it (see `_compat.plain`).
-    """
+    """Keras' dropout in place of TF Transformers' own, which computes the same from random numbers whose state nobody can save."""
     first, second = (
         transformers.models.deberta.modeling_tf_deberta,
         transformers.models.deberta_v2.modeling_tf_deberta_v2,
@@ -35,8 +31,7 @@ def _prepare(model, head: Head) -> None:
         if isinstance(layer, first.TFDebertaStableDropout | second.TFDebertaV2StableDropout):
             layer.plain = keras.layers.Dropout(layer.drop_prob, name="plain")
             layer.call = layer.plain.call
-        elif isinstance(layer, first.TFDebertaDisentangledSelfAttention | second.TFDebertaV2DisentangledSelfAttention):
-            layer.call = types.MethodType(tf.autograph.to_graph(type(layer).call), layer)
+    rewrite(model, first.TFDebertaDisentangledSelfAttention, second.TFDebertaV2DisentangledSelfAttention)
 
 
 SETTINGS = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfbert.models.families.base import FLAG, RATE, STATES, WIDTH, Family, Head, number, one_of, whole
+from tfbert._compat import transformers
+from tfbert.models.families.base import FLAG, RATE, STATES, WIDTH, Family, Head, number, one_of, rewrite, whole
 
 
 def _row(values: np.ndarray, to_tf: bool) -> np.ndarray:
@@ -153,4 +154,5 @@ BART = Family(
         "decoder_start_token_id": whole(0, 2_000_000),
     },
     required=("decoder_layers", "decoder_attention_heads", "decoder_ffn_dim"),
+    prepare=lambda model, head: rewrite(model, transformers.models.bart.modeling_tf_bart.TFBartDecoder),
 )
