@@ -92,14 +92,14 @@ def check_config(config: dict[str, Any], where: str) -> None:
     """Raises InputError unless every setting is of its kind and within bounds; puts `id2label` in order, with int keys."""
     family = family_of(config["model_type"], where)
     sizes = {name: largest for name, largest in SIZES.items() if name not in family.absent}
-    for name in (*sizes, *family.required):
-        if name not in config:
-            raise InputError(f"{where}: has no {family.names.get(name, name)}; restore the checkpoint's config.json")
     bounds = {name: (1, largest) for name, largest in sizes.items()} | dict.fromkeys(
         TOKEN_IDS, (0, SIZES["vocab_size"])
     )
     for name, (least, largest) in bounds.items():
         _whole(config, name, least, largest, where, family)
+    for name in (*sizes, *family.required):
+        if name not in config:
+            raise InputError(f"{where}: has no {family.names.get(name, name)}; restore the checkpoint's config.json")
     for name, largest in {**dict.fromkeys(RATES, 1), **dict.fromkeys(SCALES, 10)}.items():
         _number(config, name, 0, largest, where, family)
     for name, options in (("hidden_act", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
