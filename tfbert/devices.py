@@ -124,7 +124,7 @@ def _resolved(name: str) -> str:
         raise InputError(f"strategy is {name!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(name, STRATEGIES)}")
     if name != "auto":
         return name
-    if os.environ.get("TF_CONFIG") and len(_workers()[0]) > 1:
+    if os.environ.get("TF_CONFIG") and len(_workers()) > 1:
         return "multi-worker"
     if any(os.environ.get(variable) for variable in TPU_NAMES) or tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -132,8 +132,8 @@ def _resolved(name: str) -> str:
     return "mirrored" if gpus > 1 else "gpu" if gpus else "cpu"
 
 
-def _workers() -> tuple[list[str], dict]:
-    """The workers' addresses that TF_CONFIG lists, its chief first, and the task that it gives to this process."""
+def _workers() -> list[str]:
+    """The workers' addresses that TF_CONFIG lists, its chief first."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
@@ -148,12 +148,12 @@ def _workers() -> tuple[list[str], dict]:
             '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}, '
             "with this process' own index"
         )
-    return addresses, task
+    return addresses
 
 
 def _check_workers() -> None:
     """Raises InputError for a TF_CONFIG that is none, or that names a host that this one does not know."""
-    for address in _workers()[0]:
+    for address in _workers():
         host, port = address.rsplit(":", 1)
         try:
             socket.getaddrinfo(host.strip("[]"), int(port))

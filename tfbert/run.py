@@ -164,9 +164,8 @@ class Run:
             states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
         )
         done = saver.position[0] * self.period + saver.position[1]
-        dataset = pipeline.batches(features, start=divmod(done, cost.steps), replicas=self.replicas, **order).repeat()
-        if self.strategy:
-            dataset = self.strategy.distribute_datasets_from_function(lambda _: dataset)
+        batches = pipeline.batches(features, start=divmod(done, cost.steps), replicas=self.replicas, **order).repeat()
+        dataset = self.strategy.distribute_datasets_from_function(lambda _: batches) if self.strategy else batches
         with saver.running():
             plain(model.fit)(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
