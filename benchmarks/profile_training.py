@@ -1,9 +1,9 @@
 """Where a training step spends its time: milliseconds by TensorFlow operation, forward, backward and in the update.
 
     python benchmarks/profile_training.py                     # 32 rows of 32 tokens, both encoders
-    python benchmarks/profile_training.py --rows 16 --length 128 --encoder lean --traces 5 --top 10
+    python benchmarks/profile_training.py --rows 16 --length 128 --encoder lean --precision bfloat16 --traces 5 --top 10
 
-The step is training_step.py's: MiniLM, float32, dropout; beside the lean encoder only the embeddings' rows in use are updated, beside
+The step is training_step.py's: MiniLM, dropout; beside the lean encoder only the embeddings' rows in use are updated, beside
 TF Transformers' layers the whole table. Each step is traced several times by TensorFlow's profiler; times are medians of an
 operation's traces. Times of operations that run side by side add up to more than the wall clock. Prints a JSON object for each encoder
 on stdout and tables on stderr.
@@ -24,7 +24,8 @@ import training_step
 from profile_serving import by_operation, nodes
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from tfbert._compat import tf
+from tfbert._compat import keras, tf
+from tfbert.devices import PRECISIONS
 
 ENCODERS = ("transformers", "lean")
 
@@ -100,14 +101,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--encoder", choices=ENCODERS, help="default: both")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--length", type=int, default=32, help="tokens of the longest row (default 32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--traces", type=int, default=5)
     parser.add_argument("--top", type=int, default=12, help="operations told of each part (default 12)")
     options = parser.parse_args(argv)
+    keras.mixed_precision.set_global_policy(PRECISIONS[options.precision])
     features, labels = training_step.batch(options.rows, options.length)
     for encoder in [options.encoder] if options.encoder else ENCODERS:
         result = profile(encoder, features, labels, options.traces, options.top)
         print(table(result), file=sys.stderr)
-        print(json.dumps(result), flush=True)
+        print(json.dumps({**result, "precision": options.precision}), flush=True)
     return 0
 
 

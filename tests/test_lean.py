@@ -192,6 +192,24 @@ def test_low_precision_is_as_near_to_float32_as_transformers(precision):
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in gradients.values())
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype, limit", [("float32", 1e-6), ("bfloat16", 2**-7)])
+def test_a_product_and_its_gradients_are_numpys(dtype, limit, transposed):
+    random = np.random.default_rng(0)
+    # Numbers that bfloat16 has, so that only the sums are rounded.
+    x, kernel, bias, upstream = (random.integers(-8, 9, shape) / 8 for shape in ([40, 24], [24, 16], [16], [40, 16]))
+    given = [tf.constant(value, dtype) for value in (x, kernel.T if transposed else kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        result = kernels.dense(*given, transposed=transposed)
+    gradients = tape.gradient(result, given, tf.constant(upstream, dtype))
+    to_kernel = x.T @ upstream
+    expected = [x @ kernel + bias, upstream @ kernel.T, to_kernel.T if transposed else to_kernel, upstream.sum(0)]
+    for ours, value in zip([result, *gradients], expected):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(tf.cast(ours, tf.float64), value, atol=limit * np.abs(value).max())
+
+
 def test_compiles_with_xla_at_static_shapes_to_equal_numbers():
     model = build("bert", "ForTokenClassification", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     lean.put(model)

@@ -34,9 +34,36 @@ def _with_gradient(function: Callable) -> Callable:
     return (lambda *arguments: function(*arguments)[0]) if _ANSWERS.get() else tf.custom_gradient(function)
 
 
-def dense(x, kernel, bias):
-    """x @ kernel + bias, a form that oneDNN fuses: [N, D] x [D, E] + [E] -> [N, E]."""
-    return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+def dense(x, kernel, bias, *, transposed: bool = False, activated: bool = False):
+    """x @ kernel + bias: [N, D] x [D, E] + [E] -> [N, E].
+
+    In float32 in a form that oneDNN fuses. In bfloat16 as a product and a sum: for weights that are variables the fused form falls back
+    to a kernel without AMX ([934, 384] x [384, 1536], two threads of a Xeon with AMX: 5.6 ms, and 3.1 in two steps).
+
+    Args:
+        x: float [N, D].
+        kernel: [D, E] of the same dtype.
+        bias: [E] of the same dtype.
+        transposed: the kernel is given as [E, D].
+        activated: a GELU follows, which oneDNN fuses as well where nothing asks for gradients: worth more than the faster product.
+    """
+    if x.dtype != tf.bfloat16 or (activated and _ANSWERS.get()):
+        return tf.nn.bias_add(tf.matmul(x, kernel, transpose_b=transposed), bias)
+
+    @_with_gradient
+    def forward(x, kernel, bias):
+        def gradient(upstream):
+            ones = tf.ones(
+                [1, tf.shape(upstream)[0]], upstream.dtype
+            )  # the product sums in float32, as BiasAddGrad does, and faster
+            to_x = tf.matmul(upstream, kernel, transpose_b=not transposed)
+            factors = (upstream, x) if transposed else (x, upstream)
+            return to_x, tf.matmul(*factors, transpose_a=True), tf.matmul(ones, upstream)[0]
+
+        # TensorFlow's optimizer would fuse MatMul with the sum.
+        return tf.raw_ops.BatchMatMulV2(x=x, y=kernel, adj_y=transposed) + bias, gradient
+
+    return forward(x, kernel, bias)
 
 
 def gelu(x):

@@ -329,11 +329,16 @@ def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | N
     return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
 
 
-def _product(x, projections, factors=(1,)):
-    """x times the kernels of projections of one input, each times its factor, side by side, plus their biases: [N, D] -> [N, sum of E]."""
+def _product(x, projections, factors=(1,), activated=False):
+    """x times the kernels of projections of one input, each times its factor, side by side, plus their biases: [N, D] -> [N, sum of E].
+
+    `activated`: an activation follows.
+    """
     served = Served.now()
     matrix = served and served.get(projections)
-    return matrix.product(x) if matrix else dense(x, *(tf.concat(v, -1) for v in _scaled(projections, factors)))
+    if matrix:
+        return matrix.product(x, activated)
+    return dense(x, *(tf.concat(v, -1) for v in _scaled(projections, factors)), activated=activated)
 
 
 def _scaled(projections, factors):
@@ -369,7 +374,7 @@ def _finish(layer: Layer, x, context, noise: Noise | None):
     """From the attention's context to the layer's output: [N, D], [N, D] -> [N, D]."""
     scale = scale_of(layer.attention_dropout) if noise else 1.0
     x = _add(layer.attention_norm, x, context, layer.output, scale, layer.attention_output_dropout, noise)
-    between = layer.activation(_product(x, [layer.up]))
+    between = layer.activation(_product(x, [layer.up], activated=True))
     return _add(layer.output_norm, x, between, layer.down, 1.0, layer.output_dropout, noise)
 
 

@@ -72,19 +72,20 @@ class Matrix:
             kernel, scale = rounded(kernel, axis=1 if bias is None else 0)
             self._scale = _variable(scale)
         narrow = tf.bfloat16 if precision == "bfloat16" else None
-        self._kernel = _variable(kernel, narrow)
+        # A kernel the other way round, [E, D]: oneDNN then reads the weights of a short text's product in their own order.
+        self._kernel = _variable(kernel if bias is None else kernel.T, narrow)
         self._bias = None if bias is None else _variable(bias, narrow)
         self.variables = [each for each in (self._kernel, self._bias, self._scale) if each is not None]
 
-    def product(self, x):
-        """x @ kernel + bias: [N, D] -> [N, E], computed in the dtype of x."""
+    def product(self, x, activated: bool = False):
+        """x @ kernel + bias: [N, D] -> [N, E], computed in the dtype of x; `activated` as in `dense`."""
         # Not before x is there: TensorFlow would convert all weights at a request's start, and hold them as floats at once.
         with tf.control_dependencies([x]):
             kernel, bias = tf.cast(self._kernel, x.dtype), tf.cast(self._bias, x.dtype)
         if self._scale is None:
-            return dense(x, kernel, bias)
+            return dense(x, kernel, bias, transposed=True, activated=activated)
         # Times the scale afterwards: [N, E] is less than [D, E] where time counts most, in a request of one sentence.
-        return tf.nn.bias_add(tf.matmul(x, kernel) * tf.cast(self._scale, x.dtype), bias)
+        return tf.nn.bias_add(tf.matmul(x, kernel, transpose_b=True) * tf.cast(self._scale, x.dtype), bias)
 
     def rows(self, ids):
         """int32 [N] -> float32 [N, E]."""
