@@ -92,7 +92,7 @@ def serving(result: dict) -> str:
         answers.append([name, *shown])
     return "\n\n".join(
         [
-            f"## Serving: {settings['data']}",
+            f"## Serving: {settings['data']}" + (f", {result['precision']}" if "precision" in result else ""),
             f"{settings['texts']} texts of {words} words; batches of {settings['batch']}; latency of one sentence of ten words; "
             f"{settings['threads']} threads a side; {settings['rounds']} rounds, {settings['requests']} requests a round, "
             f"{settings['starts']} cold starts.{given} {machine(result)} "

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -207,6 +208,17 @@ def fine_tuned(folder: Path) -> Path:
     return folder
 
 
+def narrowed(model: Path) -> Path:
+    """A copy of a fine-tuned folder whose newest export is in bfloat16, made once."""
+    folder = model.with_name(f"{model.name}-bfloat16")
+    if not (folder / "2").is_dir():
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+        command = [sys.executable, "-m", "tfbert", "export", str(folder), "--version", "2", "--precision", "bfloat16"]
+        data = HERE.parent / "examples" / "data" / "delivery_test.csv"
+        subprocess.run([*command, "--data", str(data), "--max-drop", "0.02"], check=True, stdout=sys.stderr)
+    return folder
+
+
 def peers_job(model: Path, options, flags: list[str]) -> dict:
     """What the peers are told; their files are made anew."""
     task = json.loads((model / "task.json").read_text("utf-8"))
@@ -238,7 +250,8 @@ def commands(model: Path, options, flags: list[str]) -> tuple[dict[str, tuple], 
     }
     environment |= {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     found = {}
-    for given in options.export or [f"tfbert={model}"]:
+    own = [f"tfbert={narrowed(model)}", f"float32={model}"] if options.setting == "bfloat16" else [f"tfbert={model}"]
+    for given in options.export or own:
         export = parse_export(given)
         words = tfbert_serving.command(
             program,
@@ -296,6 +309,11 @@ def arguments() -> argparse.ArgumentParser:
         "--model", type=Path, default=WORK / "model", help="what `tfbert fine-tune` wrote (default: made now)"
     )
     parser.add_argument(
+        "--setting",
+        choices=["bfloat16"],
+        help="tfbert is an export in bfloat16, and the float32 one another side (for processors that multiply bfloat16)",
+    )
+    parser.add_argument(
         "--export",
         action="append",
         metavar="NAME=FOLDER[,KEY=VALUE...]",
@@ -332,10 +350,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"serving.py: {error}", file=sys.stderr)
         return 2
     result = summary(measure(sides, texts, options), texts, options) | {"about": about}
+    if options.setting:
+        result["precision"] = options.setting
     result["machine"] = {**place, "load_average": [round(load, 2), round(os.getloadavg()[0], 2)]}
     print(table(result), file=sys.stderr)
     print(json.dumps(result))
-    exact = [answer for name, answer in result["answers"].items() if name in ("pipeline", "onnx", "openvino")]
+    equal = () if options.setting else ("pipeline", "onnx", "openvino")
+    exact = [answer for name, answer in result["answers"].items() if name in equal]
     return int(any(answer["different_labels"] or answer["different_scores"] for answer in exact))
 
 

@@ -192,6 +192,28 @@ def test_low_precision_is_as_near_to_float32_as_transformers(precision):
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in gradients.values())
 
 
+@pytest.mark.parametrize(
+    "count, expected", [(1, 8), (12, 16), (64, 64), (65, 72), (934, 960), (1024, 1024), (1030, 1152)]
+)
+def test_a_few_places_of_padding_make_up_a_round_number_of_rows(count, expected):
+    mask = np.zeros([4, 512], np.int32)
+    mask.flat[np.random.default_rng(0).choice(mask.size, count, replace=False)] = 1
+    places = kernels.Places(tf.constant(mask), dense=False)
+    x = tf.reshape(tf.range(1.0, mask.size + 1), [-1, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        rows = places.rows(x)
+        total = tf.reduce_sum(places.zero_padded(rows)) + tf.reduce_sum(places.padded(rows) * mask.reshape(-1, 1))
+    assert len(rows) == expected
+    np.testing.assert_array_equal(places.real(rows)[:, 0], x.numpy()[mask.reshape(-1) > 0, 0])
+    np.testing.assert_array_equal(
+        places.zero_padded(rows)[..., 0], (x.numpy() * mask.reshape(-1, 1)).reshape(mask.shape)
+    )
+    np.testing.assert_array_equal(tape.gradient(total, x), 2.0 * mask.reshape(-1, 1))  # padding learns nothing
+    full = kernels.Places(tf.ones([3, 7], tf.int32), dense=False)
+    assert len(full.rows(tf.zeros([21, 2]))) == 21  # there is no padding to take
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype, limit", [("float32", 1e-6), ("bfloat16", 2**-7)])
 def test_a_product_and_its_gradients_are_numpys(dtype, limit, transposed):

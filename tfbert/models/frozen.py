@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tfbert.models.keras_model import transformer_of
@@ -46,11 +46,11 @@ def states_given():
     return _GIVEN.get()
 
 
-def keep(rung: int, states) -> None:
-    """Gives `wanted` the states of a rung, where they are."""
+def keep(rung: int, states, pick: Callable[[Any], Any]) -> None:
+    """Gives `wanted` what `pick` makes of the states of a rung, where it is wanted."""
     found = _WANTED.get()
     if found is not None and rung in found:
-        found[rung] = states
+        found[rung] = pick(states)
 
 
 def frozen_rung(model) -> int:

@@ -149,8 +149,8 @@ def turn(x, order):
 class Places:
     """Where the real tokens of a padded batch are, so that padding costs nothing between the attentions.
 
-    [[a b .] [c . .]] is kept as the rows a, b, c. With `dense` no row is left out, padding is computed as well: shapes are static then,
-    as XLA wants them.
+    [[a b .] [c . .]] is kept as the rows a, b, c, and as much of the padding as makes their number a round one (see `_round`). With
+    `dense` no row is left out, padding is computed as well: shapes are static then, as XLA wants them.
 
     Args:
         mask: int32 or bool [B, T], not 0 where a token is.
@@ -164,9 +164,17 @@ class Places:
         flat = tf.reshape(mask, [-1]) > 0  # [B * T]
         self.dense, self._real = dense, flat[:, tf.newaxis]
         if not dense:
-            self._of_row = tf.where(flat)[:, 0]  # [N]: the place of each real token
-            # [B * T]: the row of each place; those of padding get a neighbour's, which nothing reads
-            self._of_place = tf.maximum(tf.cumsum(tf.cast(flat, tf.int32)) - 1, 0)
+            real = tf.cast(flat, tf.int32)
+            spare = _round(tf.reduce_sum(real)) - tf.reduce_sum(real)
+            kept = flat | (tf.cumsum(1 - real) <= spare)  # the first places of padding make up the number
+            self._of_row = tf.where(kept)[:, 0]  # [N]: the place of each row
+            self._is_real = tf.gather(flat, self._of_row)  # [N]
+            # [B * T]: the row of each place; those of padding without a row get a neighbour's, which nothing reads
+            self._of_place = tf.maximum(tf.cumsum(tf.cast(kept, tf.int32)) - 1, 0)
+
+    def real(self, x):
+        """[N, D] -> the rows of real tokens alone."""
+        return x if self.dense else tf.boolean_mask(x, self._is_real)
 
     def rows(self, x):
         """[B * T, D] -> [N, D]. Its gradient at padding is 0."""
@@ -207,6 +215,17 @@ class Places:
         """[N, D] -> [B, D]: the first token of each row of the batch."""
         starts = tf.range(self.batch) * self.length  # in the padded batch
         return tf.gather(x, starts if self.dense else tf.gather(self._of_place, starts))
+
+
+def _round(count):
+    """The next of eight numbers in an octave, of multiples of eight at least: int32 scalars, such as 12 -> 16, 934 -> 960, 1030 -> 1152.
+
+    oneDNN makes and keeps a program for each shape of a product, in 2 ms, of which a step of six layers with a new number of tokens had
+    some 25: an eighth of its time. At most an eighth more rows, 3 % on average, cost less.
+    """
+    octave = tf.cast(tf.floor(tf.math.log(tf.cast(tf.maximum(count, 1), tf.float32)) / np.log(2.0) + 1e-6), tf.int32)
+    step = tf.bitwise.left_shift(1, tf.maximum(octave - 3, 3))
+    return (count + step - 1) // step * step
 
 
 class Noise:

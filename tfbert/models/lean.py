@@ -184,7 +184,7 @@ class LeanEncoder:
         for i, layer in enumerate(parts.layers):
             if i + 1 < before:
                 continue
-            keep(i + 1, x)
+            keep(i + 1, x, places.real)
             x = tf.stop_gradient(x) if i < frozen else x
             drawn = None if i + 1 < frozen else noise
             if self.first_token and i == len(parts.layers) - 1:
@@ -194,7 +194,7 @@ class LeanEncoder:
                 # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
                 again = self.gradient_checkpointing and drawn and i < len(parts.layers) - 1
                 x = (_compute_again if again else _compute)(layer, x, places, bias, drawn)
-        keep(len(parts.layers) + 1, x)
+        keep(len(parts.layers) + 1, x, tf.identity if self.first_token else places.real)
         x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
         hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
         if Served.now():  # the head's precision is its own
