@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from tfbert.shuffling import epoch_order
 from tfbert.sources import from_iterable
 from tfbert.static_shapes import boundaries
 from tfbert.tokenization import Rows
+
+ASSEMBLED_AT_ONCE = min(4, os.cpu_count() or 1)  # batches; a step of training takes many times as long as one of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +199,10 @@ def rows_by_length(features: Features, *, batch_size: int):
 def _run(drawn, assemble):
     options = tf.data.Options()
     options.deterministic = True
-    return (
-        drawn.map(plain(assemble), num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
-    )
+    # tf.data's own choice of these two numbers runs in a thread for which the end of a data set waits: for seconds, where a processor is
+    # busy with training.
+    options.autotune.enabled = False
+    return drawn.map(plain(assemble), num_parallel_calls=ASSEMBLED_AT_ONCE).prefetch(2).with_options(options)
 
 
 class _Tables:
