@@ -1,7 +1,7 @@
 """The peers of serving.py: one fine-tuned classifier behind PyTorch, ONNX Runtime or OpenVINO. Runs in .venv-peers.
 
     python peers_serving.py prepare JOB.json       writes model.onnx, model-int8.onnx and the OpenVINO files, once
-    python peers_serving.py SIDE JOB.json          pipeline, onnx, onnx-int8, openvino or openvino-bf16
+    python peers_serving.py SIDE JOB.json          pipeline, pipeline-bf16, onnx, onnx-int8, openvino or openvino-bf16
 
 Like serving.c: the answer to the first text is printed at once, then one JSON line for each line "BATCH ANSWERS FILE" of stdin.
 """
@@ -23,6 +23,8 @@ VNNI = ("avx512_vnni", "avx_vnni")
 class Pipeline:
     """`transformers.pipeline` in PyTorch: pads each batch to its longest text; attention by PyTorch's fused operation."""
 
+    precision = "float32"
+
     def __init__(self, job: dict):
         import torch
         import transformers
@@ -31,7 +33,7 @@ class Pipeline:
         transformers.logging.set_verbosity_error()
         self.options = {"truncation": True, "max_length": job["max_length"]}
         self.pipe = transformers.pipeline(
-            "text-classification", model=job["checkpoint"], device="cpu", dtype=torch.float32
+            "text-classification", model=job["checkpoint"], device="cpu", dtype=getattr(torch, self.precision)
         )
         self.about = {
             "attention": self.pipe.model.config._attn_implementation,
@@ -40,6 +42,10 @@ class Pipeline:
 
     def __call__(self, texts: list[str], batch: int) -> list[tuple[str, float]]:
         return [(row["label"], row["score"]) for row in self.pipe(texts, batch_size=batch, **self.options)]
+
+
+class PipelineBfloat16(Pipeline):
+    precision = "bfloat16"
 
 
 class Runtime:
@@ -120,6 +126,7 @@ class OpenVinoBfloat16(OpenVino):
 
 SIDES = {
     "pipeline": Pipeline,
+    "pipeline-bf16": PipelineBfloat16,
     "onnx": OnnxRuntime,
     "onnx-int8": OnnxRuntimeInt8,
     "openvino": OpenVino,

@@ -263,7 +263,9 @@ def commands(model: Path, options, flags: list[str]) -> tuple[dict[str, tuple], 
         )
         found[export["name"]] = (words, {**environment, **export["environment"]}, WORK / f"{export['name']}.log")
     about = {"versions": tfbert_serving.versions()}
-    peers = [*options.peers, *(["openvino-bf16"] if "openvino" in options.peers and BFLOAT16 & set(flags) else [])]
+    peers = list(options.peers)
+    if BFLOAT16 & set(flags):
+        peers += [f"{name}-bf16" for name in ("pipeline", "openvino") if name in peers]
     if peers:
         Path(job["folder"]).mkdir(parents=True, exist_ok=True)
         path = WORK / "job.json"
