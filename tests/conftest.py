@@ -24,6 +24,11 @@ EXHAUSTIVE = re.compile(
     r"|test_a_run_that_goes_on_ends_with_the_same_bits\[(before|float16|scored|the encoder|the same)"
     r"|test_fine_tune_has_the_scores_of_the_run_without_the_file\[(a plan|feature|lower)"
     r"|test_difficult_and_any_other_strings\[(deberta|xlm|xlnet)"
+    # Variants of a task, but for their exports.
+    r"|test_contract\.py::test_(answers|loss|every|details)\w*\[(single of|head\+tail|symmetric|smoothed|questions (without|as)|tokens in)"
+    r"|test_contract\.py::test_(answers|loss|every|details)\w*\[(masked spans|embedding, (cosine|triplet)|seq2seq, p|causal, doc)"
+    r"|test_c_export_and_model_give_the_same_answers\[(regression|choices|windows)"
+    r"|test_outputs_and_gradients_equal_those_of_transformers\[(?!bert)(?!.*-ForSequenceClassification\])"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -105,7 +106,8 @@ class Run:
             keras.mixed_precision.set_global_policy("float32")
         if self.precision != "float32" or self.strategy:
             # What is evaluated is what is exported: the same weights, computing in float32 and in one place.
-            twin = self.task.build(self.checkpoint, **options)
+            with contextlib.redirect_stderr(io.StringIO()):  # what there is to say of the checkpoint was said above
+                twin = self.task.build(self.checkpoint, **options)
             twin.set_weights(model.get_weights())
             model = twin
         inferred = self.held_out(model)
