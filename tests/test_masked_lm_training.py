@@ -189,7 +189,9 @@ def test_it_learns_and_what_is_saved_is_a_checkpoint_with_its_head(tiny, tmp_pat
     assert said.count("has no masked-LM head: a new one begins") == 1
     perplexities = [row["val_perplexity"] for row in tuned.history]
     assert perplexities[-1] < 0.6 * perplexities[0] and tuned.history[-1]["loss"] < 0.8 * tuned.history[0]["loss"]
-    assert tuned.metrics["metrics"]["perplexity"] == min(perplexities)
+    # In training it is that of bfloat16, at the end that of the same weights in float32.
+    tolerance = 0.01 if precision == "bfloat16" else 0
+    assert tuned.metrics["metrics"]["perplexity"] == pytest.approx(min(perplexities), rel=tolerance)
     names = set(load_file(tmp_path / "run" / "checkpoint" / "model.safetensors"))
     assert {"cls.predictions.bias", "cls.predictions.transform.dense.weight"} < names
     assert "bert.embeddings.word_embeddings.weight" in names and "cls.predictions.decoder.weight" not in names
