@@ -43,6 +43,27 @@ def bfloat16(kernel):
     return lambda x: tf.cast(tf.matmul(tf.cast(x, tf.bfloat16), weight), tf.float32)
 
 
+def with_bias(name: str, dtype, transposed: bool, fused: bool):
+    """Product and bias, in oneDNN's fused form or apart, with the kernel as [D, E] or [E, D]."""
+
+    def form(kernel):
+        weight = tf.Variable(tf.cast(kernel.T if transposed else kernel, dtype))
+        bias = tf.Variable(tf.zeros(kernel.shape[1], dtype))
+
+        def product(x):
+            x = tf.cast(x, dtype)
+            if fused:
+                y = tf.nn.bias_add(tf.matmul(x, weight, transpose_b=transposed), bias)
+            else:
+                y = tf.raw_ops.BatchMatMulV2(x=x, y=weight, adj_y=transposed) + bias
+            return tf.cast(y, tf.float32)
+
+        return product
+
+    form.__name__ = name
+    return form
+
+
 def bfloat16_stored(kernel):
     weight = tf.Variable(tf.cast(kernel, tf.bfloat16))
     return lambda x: tf.matmul(x, tf.cast(weight, tf.float32))
@@ -133,7 +154,25 @@ def oneDNN_7_bits(kernel):
     return oneDNN(kernel, 63)
 
 
-FORMS = (float32, bfloat16, bfloat16_stored, int8_stored, BatchMatMulV3, QuantizedMatMul, oneDNN, oneDNN_7_bits)
+BIASED = [
+    with_bias(
+        f"{dtype}, bias {'fused' if fused else 'apart'}{', transposed' if transposed else ''}", dtype, transposed, fused
+    )
+    for dtype in ("float32", "bfloat16")
+    for transposed in (False, True)
+    for fused in (True, False)
+]
+FORMS = (
+    float32,
+    bfloat16,
+    *BIASED,
+    bfloat16_stored,
+    int8_stored,
+    BatchMatMulV3,
+    QuantizedMatMul,
+    oneDNN,
+    oneDNN_7_bits,
+)
 
 
 def main() -> None:

@@ -208,14 +208,13 @@ def fine_tuned(folder: Path) -> Path:
     return folder
 
 
-def narrowed(model: Path) -> Path:
-    """A copy of a fine-tuned folder whose newest export is in bfloat16, made once."""
-    folder = model.with_name(f"{model.name}-bfloat16")
-    if not (folder / "2").is_dir():
-        shutil.copytree(model, folder, dirs_exist_ok=True)
-        command = [sys.executable, "-m", "tfbert", "export", str(folder), "--version", "2", "--precision", "bfloat16"]
-        data = HERE.parent / "examples" / "data" / "delivery_test.csv"
-        subprocess.run([*command, "--data", str(data), "--max-drop", "0.02"], check=True, stdout=sys.stderr)
+def narrowed(model: Path, data: str, text: str) -> Path:
+    """A copy of a fine-tuned folder whose newest export is in bfloat16, scored on `data`."""
+    folder = WORK / f"{model.name}-bfloat16"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model, folder)
+    command = [sys.executable, "-m", "tfbert", "export", str(folder), "--precision", "bfloat16", "--data", data]
+    subprocess.run([*command, "--text", text, "--max-drop", "0.02"], check=True, stdout=sys.stderr)
     return folder
 
 
@@ -250,8 +249,10 @@ def commands(model: Path, options, flags: list[str]) -> tuple[dict[str, tuple], 
     }
     environment |= {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     found = {}
-    own = [f"tfbert={narrowed(model)}", f"float32={model}"] if options.setting == "bfloat16" else [f"tfbert={model}"]
-    for given in options.export or own:
+    exports = options.export or [f"tfbert={model}"]
+    if options.setting == "bfloat16" and not options.export:
+        exports = [f"tfbert={narrowed(model, options.data, options.text)}", f"float32={model}"]
+    for given in exports:
         export = parse_export(given)
         words = tfbert_serving.command(
             program,

@@ -374,7 +374,9 @@ class SaveState(keras.callbacks.Callback):
         }
 
     def _metrics(self) -> list:
-        return [variable for metric in self.model.metrics for variable in metric.variables]
+        """The variables of each replica: their sum, given to one of them, would be added up in another order."""
+        parts = self.model.distribute_strategy.experimental_local_results
+        return [part for metric in self.model.metrics for variable in metric.variables for part in parts(variable)]
 
 
 def _values(variables) -> list[np.ndarray]:
