@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_groups import BATCH, LABELS, build
 
-from tfbert import models
+from tfbert import SequenceClassification, load_tokenizer, models, predict
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
 
@@ -103,6 +105,30 @@ def test_training_moves_nothing_else_and_what_is_saved_is_the_sum(tiny, tmp_path
     again = models.load(tmp_path / "saved", "sequence-classification")
     assert again.load_report == models.LoadReport(str(tmp_path / "saved"), (), (), ())
     np.testing.assert_allclose(logits(again), expected, atol=1e-5, rtol=0)
+
+
+def test_predict_traces_a_model_once_until_its_variables_are_others(tiny, monkeypatch):
+    task, tokenizer = SequenceClassification(labels=("bad", "good"), max_length=12), load_tokenizer(tiny)
+    model, texts, traces = task.build(tiny, seed=1), ["a good film", "dull"], []
+    outputs = SequenceClassification.outputs
+    monkeypatch.setattr(SequenceClassification, "outputs", lambda *given: [traces.append(given[0]), outputs(*given)][1])
+
+    def scores(task=task):
+        return [row["scores"] for row in predict(task, model, tokenizer, texts)]
+
+    plain = scores()
+    assert scores() == plain and len(predict(task, model, tokenizer, texts * 40)) == 80 and len(traces) == 1
+    models.add_lora(model, 2)
+    scores()
+    for variable in model.trainable_weights:
+        if "lora_up" in variable.name:
+            variable.assign_add(tf.ones_like(variable))
+    learned = scores()
+    assert np.abs(np.subtract(learned, plain)).max() > 1e-3
+    models.merge_lora(model)
+    np.testing.assert_allclose(scores(), learned, atol=1e-5)
+    assert len(traces) == 2  # the first is that of the merged model too
+    assert scores(dataclasses.replace(task, max_length=10)) == scores() and len(traces) == 3
 
 
 def test_mistakes_are_told():

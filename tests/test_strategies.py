@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ tf.config.set_logical_device_configuration(
 import interrupting, pytest, test_checkpoints
 from tfbert import MaskedLM, SequenceClassification, fine_tune, predict
 
-tiny, place = Path(sys.argv[1]), Path(sys.argv[2])
+tiny, place, asked_for = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 config = json.loads((tiny / "config.json").read_text())
 config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 rows = [{**row, "weight": 1 + i % 3} for i, row in enumerate(interrupting.rows(48, 0)[:47])]  # the last of six batches has two
@@ -39,60 +40,81 @@ def train(name, task, examples, strategy="mirrored", **options):
 def told(**values):
     print(json.dumps(values), flush=True)
 
-dropping = SequenceClassification(max_length=12)
-whole = interrupting.digest(train("whole", dropping, rows, save_every=0))
-with pytest.MonkeyPatch.context() as patch, pytest.raises(test_checkpoints.Stop):
-    test_checkpoints.interrupt(patch, (1, 2), test_checkpoints.crash)
-    train("stopped", dropping, rows, save_every=0)
-told(resumed=interrupting.digest(train("stopped", dropping, rows, save_every=0, resume=True)) == whole)
+def resumed():
+    dropping = SequenceClassification(max_length=12)
+    whole = interrupting.digest(train("whole", dropping, rows, save_every=0))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(test_checkpoints.Stop):
+        test_checkpoints.interrupt(patch, (1, 2), test_checkpoints.crash)
+        train("stopped", dropping, rows, save_every=0)
+    again = interrupting.digest(train("stopped", dropping, rows, save_every=0, resume=True))
+    told(different=[name for name in whole if again[name] != whole[name]])
 
-(tiny / "config.json").write_text(json.dumps(config))
-short, windows = SequenceClassification(max_length=12), SequenceClassification(max_length=12, long_text="windows", stride=2)
-for name, task, examples, options in (
-    ("in parts", short, rows, {"accumulate": 2, "r_drop": 0.5, "ema": 0.9}),
-    ("windows", windows, long, {"unfreeze": "gradual"}),
-    ("masked", MaskedLM(max_length=12), [{"text": row["text"]} for row in long], {"lora": 2}),
-):
-    both = [train(f"{name} {strategy}", task, examples, strategy, **options) for strategy in ("cpu", "mirrored")]
+def compared(name):
+    (tiny / "config.json").write_text(json.dumps(config))
+    short, windows = SequenceClassification(max_length=12), SequenceClassification(max_length=12, long_text="windows", stride=2)
+    task, examples, options = {
+        "in parts": (short, rows, {"accumulate": 2, "r_drop": 0.5, "ema": 0.9}),
+        "windows": (windows, long, {"unfreeze": "gradual"}),
+        "masked": (MaskedLM(max_length=12), [{"text": row["text"]} for row in long], {"lora": 2}),
+    }[name]
+    both = [train(strategy, task, examples, strategy, **options) for strategy in ("cpu", "mirrored")]
     asked = [{"text": "good [MASK] film"}, {"text": "not dull"}] if name == "masked" else long[:20]
-    told(name=name, losses=[[row["loss"] for row in tuned.history] for tuned in both],
+    told(losses=[[row["loss"] for row in tuned.history] for tuned in both],
         scores=[[answer["score"] for answer in predict(tuned.task, tuned.model, tuned.tokenizer, asked)] for tuned in both])
 
-for settings in ({"batch_size": 8}, {"fgm": 1.0}):
-    try:
-        fine_tune(short, tiny, rows, directory=place / "no", strategy="mirrored", **{"batch_size": 9, **settings})
-    except tf.errors.OpError:
-        raise
-    except Exception as error:
-        told(refused=str(error))
+def refused():
+    for settings in ({"batch_size": 8}, {"fgm": 1.0}):
+        try:
+            fine_tune(SequenceClassification(max_length=12), tiny, rows, directory=place / "no", strategy="mirrored",
+                **{"batch_size": 9, **settings})
+        except tf.errors.OpError:
+            raise
+        except Exception as error:
+            told(refused=str(error))
+
+if asked_for == "resumed":
+    resumed()
+else:
+    compared(asked_for)
+    refused()
 """
 
 
+@pytest.fixture
+def replicas(tiny, tmp_path):
+    """Runs the script on three replicas, and returns the lines that it tells."""
+
+    def run(what: str) -> list[dict]:
+        script, folder = tmp_path / "replicas.py", tmp_path / "tiny"
+        script.write_text(REPLICAS, encoding="utf-8")
+        shutil.copytree(tiny, folder)
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run(
+            [sys.executable, str(script), str(folder), str(tmp_path), what],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
 @pytest.mark.slow
-def test_three_replicas_learn_what_one_device_learns_and_go_on_to_the_bit(tiny, tmp_path):
-    script = tmp_path / "replicas.py"
-    script.write_text(REPLICAS, encoding="utf-8")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for file in tiny.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    resumed, *found, batch, fgm = map(json.loads, done.stdout.splitlines())
-    assert resumed == {"resumed": True}
-    assert [case["name"] for case in found] == ["in parts", "windows", "masked"]
-    for case in found:
-        one, three = case["losses"]
-        assert one[1] < one[0] and np.allclose(one, three, rtol=0.02), case  # a row that fills up counts in this mean
-        one, three = map(np.array, case["scores"])
-        assert np.ptp(one) > 0.01 and np.allclose(one, three, atol=1e-4), case
+def test_three_replicas_go_on_to_the_bit(replicas):
+    assert replicas("resumed") == [{"different": []}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["in parts", "windows", "masked"])
+def test_three_replicas_learn_what_one_device_learns(replicas, what):
+    case, batch, fgm = replicas(what)
+    one, three = case["losses"]
+    assert one[1] < one[0] and np.allclose(one, three, rtol=0.02), case  # a row that fills up counts in this mean
+    one, three = map(np.array, case["scores"])
+    assert np.ptp(one) > 0.01 and np.allclose(one, three, atol=1e-4), case
     assert "3 replicas cannot have equal parts; take 9" in batch["refused"]
     assert "fgm moves the word embeddings of one replica, not of 3" in fgm["refused"]
 

@@ -17,6 +17,8 @@ from tfbert.sources import Examples, Stream, from_iterable, windows
 from tfbert.sources.examples import Cleaning
 from tfbert.tokenization import RustPieces
 
+KEPT = 4  # traced functions that a model keeps
+
 
 def evaluate(task, model, tokenizer, examples, *, batch_size: int = 64, details: bool = False) -> dict[str, Any]:
     """Scores a model on labelled examples; every example counts once.
@@ -179,7 +181,7 @@ class Inference:
 
     def __init__(self, task, tokenizer, examples: Examples, *, batch_size: int = 64, scored: bool = True):
         self.task, self.tokenizer, self.batch_size, self.scored = task, tokenizer, batch_size, scored
-        self._step, self._traced = None, None
+        self._checked = None  # the model that fits
         self.frozen = None  # the FrozenStates of these rows, while the model is a FromStates one
         self.take(examples)
 
@@ -200,11 +202,11 @@ class Inference:
         beside = self.frozen.beside([rung]) if self.frozen else {}
         features = dataclasses.replace(self.features, beside=beside)
         batches = whole_examples(features, batch_size=self.batch_size, order=self.order)
-        if self._traced is None or self._traced[0] is not model or self._traced[1:] != (batches.element_spec, rung):
+        if self._checked is not model:
             models.check_task(self.task, model, self.tokenizer)
-            self._step = inference_step(self.task, model, batches.element_spec)
-            self._traced = (model, batches.element_spec, rung)
-        parts = [self._step(rows) for rows in batches]
+            self._checked = model
+        step = inference_step(self.task, model, batches.element_spec, rung)
+        parts = [step(rows) for rows in batches]
         back = np.argsort(self.order)
         inferred = {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
         return self.task.read(inferred, RustPieces(self.tokenizer)) if self.scored else inferred
@@ -222,11 +224,21 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def inference_step(task, model, spec):
-    """Returns the function from `Rows` of that `spec` to `task.infer` of the model's outputs, traced once for all shapes."""
+def inference_step(task, model, spec, rung: int | None):
+    """Returns the function from `Rows` of that `spec` to `task.infer` of the model's outputs, traced once for all shapes.
+
+    It stays with the model, so that `predict` after `predict` traces it once, until the model has another encoder or other variables.
+    """
+    variables = [variable.ref() for variable in model.weights]
+    wanted = (task, spec, rung, models.lean_encoder(model), variables)
+    kept = vars(model).setdefault("_tfbert_steps", [])  # past Keras' tracking
+    for own, step in kept:
+        if own == wanted:
+            return step
 
     @traced(input_signature=[spec])
     def step(rows):
         return task.infer(task.outputs(model, rows), rows)
 
+    kept[:] = [*kept[1 - KEPT :], (wanted, step)]
     return step
