@@ -11,51 +11,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 
-import tokenizers
-import transformers
-
 import tfbert
-from tfbert import models
 
 COMPARED = 500
 
 
 def pairs(data: Path, part: str, longest: int, most: int) -> list[dict]:
     """The first sentences of up to `longest` words on both sides."""
-    sides = [tfbert.read_lines(data / f"{part}.{language}.gz") for language in ("en", "de")]
-    if len(sides[0]) != len(sides[1]):
-        raise SystemExit(f"{data}: {part} has {len(sides[0])} English lines and {len(sides[1])} German ones")
-    rows = [{"text": one["text"], "target": other["text"]} for one, other in zip(*sides, strict=True)]
+    files = (data / f"{part}.{language}.gz" for language in ("en", "de"))
+    rows = tfbert.read_parallel(*files, names=("text", "target"))
     return [row for row in rows if all(len(text.split()) <= longest for text in row.values())][:most]
 
 
 def begin(folder: Path, rows: list[dict], args) -> Path:
     """The tokenizer of the text, and a T5 of random weights."""
-    backend = tokenizers.ByteLevelBPETokenizer(add_prefix_space=True)
-    text = [text for row in rows for text in row.values()]
-    backend.train_from_iterator(text, args.vocabulary, 2, show_progress=False, special_tokens=["<pad>", "</s>"])
-    end = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    backend._tokenizer.post_processor = end
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend._tokenizer, pad_token="<pad>", eos_token="</s>"
+    shutil.rmtree(folder, ignore_errors=True)
+    return tfbert.create_checkpoint(
+        folder,
+        [text for row in rows for text in row.values()],
+        model_type="t5",
+        tokenizer="bpe",
+        vocab_size=args.vocabulary,
+        hidden_size=args.width,
+        num_hidden_layers=args.layers,
     )
-    config = transformers.T5Config(
-        vocab_size=len(tokenizer),
-        d_model=args.width,
-        d_kv=args.width // 4,
-        d_ff=4 * args.width,
-        num_layers=args.layers,
-        num_heads=4,
-        decoder_start_token_id=0,
-    )
-    model = transformers.TFT5ForConditionalGeneration(config)
-    model.build_in_name_scope()
-    models.save(model, folder, tokenizer)
-    return folder
 
 
 def main() -> None:

@@ -167,6 +167,10 @@ CASES = {
         tasks.Seq2Seq(max_length=24, max_new_tokens=5, prefix="the "),
         [{"text": row["text"], "target": row["text_pair"]} for row in rows(48, lambda i, good: good)],
     ),
+    "span corruption": (
+        tasks.SpanCorruption(max_length=6, max_new_tokens=5),
+        [{"text": row["text"] + " " + row["text_pair"]} for row in rows(48, lambda i, good: good)],
+    ),
     "pretraining": (
         tasks.BertPretraining(max_length=16, order="sentence-order"),
         [{"text": row["text"].replace(" ", "\n", 3)} for row in rows(48, lambda i, good: good)],
@@ -185,9 +189,10 @@ CHECKPOINTS = {
     "causal-lm": "tiny_gpt2",
     "seq2seq": "tiny_t5",
     "replaced-token-detection": "tiny_electra",
+    "span-corruption": "tiny_t5",
 }  # by the task; of others "tiny"
 # Tasks that learn from text alone; what they are scored on is not what they are asked.
-OF_TEXT = ("masked-lm", "causal-lm", "seq2seq", "bert-pretraining", "replaced-token-detection")
+OF_TEXT = ("masked-lm", "causal-lm", "seq2seq", "bert-pretraining", "replaced-token-detection", "span-corruption")
 
 
 @dataclasses.dataclass
@@ -238,6 +243,11 @@ def test_features_hold_every_example_in_whole_rows(case):
     assert len(features.example_splits) == len(case.examples) + 1
     assert features.example_splits[-1] == len(features.lengths) and (np.diff(features.example_splits) > 0).all()
     drawn = len(features.lengths) if features.alone else len(case.examples)
+    if case.task.name == "span-corruption":  # text alone, of which a part is lost
+        features = case.task.scored(case.tokenizer, case.examples)
+        is_target, splits = features.ragged["is_target"]
+        assert np.add.reduceat(1 - is_target, splits[:-1]).max() == case.task.max_length
+        return
     assert len(features.weights) == drawn and features.lengths.max() <= case.task.max_length
 
 

@@ -12,8 +12,9 @@ import tfbert
 from tfbert import models, tasks, tokenization
 from tfbert._compat import transformers
 from tfbert.errors import InputError
-from tfbert.tokenization.training import SPECIAL
+from tfbert.tokenization.training import STYLES
 
+SPECIAL = [*STYLES["bert"].names.values()]
 TEXTS = [
     "The quick brown fox jumps over the lazy dog . Ça va très bien ; 好 , said the fox ( α , β and γ ) .",
     "A dog and a fox were quick and lazy in turn ; the fox jumped , and the dog was jumped over .",
@@ -36,7 +37,7 @@ def test_the_same_text_gives_the_same_tokenizer(kind, lowercase):
     assert len({tokenizer.backend_tokenizer.to_str() for tokenizer in made}) == 1
     tokenizer = made[0]
     assert len(tokenizer) == size and tokenizer.all_special_ids == [1, 3, 0, 2, 4]
-    assert tokenizer.convert_ids_to_tokens(range(5)) == list(SPECIAL.values())
+    assert tokenizer.convert_ids_to_tokens(range(5)) == SPECIAL
     words = "".join(tokenizer.tokenize("The A")).translate({ord(mark): None for mark in "#▁Ġ"})
     assert words == ("thea" if lowercase else "TheA")
     pair = tokenizer("a", "the dog")
@@ -49,13 +50,13 @@ def test_word_pieces_are_merged_by_their_counts():
     """Of "ab" 9 times, "cb" twice and "b" once: the characters, and the one merge that the vocabulary has room for."""
     texts = ["ab " * 9 + "cb " * 2 + "b"]
     tokenizer = tokenization.train_tokenizer(texts, vocab_size=10)
-    assert set(tokenizer.get_vocab()) - set(SPECIAL.values()) == {"a", "b", "c", "##b", "ab"}
+    assert set(tokenizer.get_vocab()) - set(SPECIAL) == {"a", "b", "c", "##b", "ab"}
     with pytest.raises(InputError, match="1 line of 34 characters, has pieces for a vocabulary of 11 tokens only, and"):
         tokenization.train_tokenizer(texts, vocab_size=12)
 
 
 def test_the_characters_that_unigram_has_no_piece_for_stand_in_their_order():
-    pieces = [(token, 0.0) for token in SPECIAL.values()]
+    pieces = [(token, 0.0) for token in SPECIAL]
     found = tokenization.training._in_order([*pieces, ("b", -1.0), ("ab", -1.0), ("d", -4.9998), ("c", -5.0)])
     assert found[5:] == [("ab", -1.0), ("b", -1.0), ("d", -4.9999), ("c", -5.0)]
 
@@ -104,6 +105,45 @@ def test_every_task_loads_it(kind, tmp_path):
     assert theirs("the fox")["input_ids"] == tokenizer("the fox")["input_ids"]
 
 
+def test_a_t5_has_its_special_tokens_and_its_deviations(tmp_path):
+    place = models.create_checkpoint(tmp_path / "t5", TEXTS, model_type="t5", **{**SIZES, "vocab_size": 48})
+    tokenizer = tfbert.load_tokenizer(place)
+    assert len(tokenizer) == 148 and tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "</s>", "<unk>"]
+    assert tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_99>"]) == [147, 48]
+    ids = tokenizer("The dog")["input_ids"]
+    assert ids[-1] == 1 and tokenizer.decode(ids, skip_special_tokens=True) == "The dog"
+    weights = load_file(place / "model.safetensors")
+    deviations = {  # as transformers' T5 draws them, for states of 24, heads of 8 and 96 within
+        "shared.weight": 1.0,
+        "decoder.block.1.layer.1.EncDecAttention.q.weight": (24 * 8) ** -0.5,
+        "encoder.block.0.layer.0.SelfAttention.k.weight": 24**-0.5,
+        "encoder.block.0.layer.0.SelfAttention.o.weight": 24**-0.5,
+        "encoder.block.1.layer.1.DenseReluDense.wi.weight": 24**-0.5,
+        "encoder.block.1.layer.1.DenseReluDense.wo.weight": 96**-0.5,
+    }
+    for name, deviation in deviations.items():
+        assert weights[name].std() == pytest.approx(0.8796 * deviation, rel=0.1), name
+    assert all((values == 1).all() for name, values in weights.items() if "layer_norm" in name)
+    task = tasks.SpanCorruption(max_length=16, max_new_tokens=4)
+    scores = tfbert.evaluate(task, task.build(place), tokenizer, [{"text": text} for text in TEXTS])
+    assert scores["loss"] < 3 * np.log(148)
+
+
+def test_a_gpt2_has_one_special_token_and_its_deviations(tmp_path):
+    place = models.create_checkpoint(tmp_path / "gpt2", TEXTS, model_type="gpt2", **{**SIZES, "vocab_size": 290})
+    tokenizer = tfbert.load_tokenizer(place)
+    assert len(tokenizer) == 290 and tokenizer.all_special_tokens == ["<|endoftext|>"] and tokenizer.eos_token_id == 0
+    ids = tokenizer("The dog")["input_ids"]
+    assert 0 not in ids and tokenizer.decode(ids) == "The dog"
+    weights = load_file(place / "model.safetensors")
+    for name, deviation in {"wte.weight": 0.02, "h.1.mlp.c_proj.weight": 0.01, "h.0.attn.c_attn.weight": 0.02}.items():
+        assert weights[f"transformer.{name}"].std() == pytest.approx(0.8796 * deviation, rel=0.1), name
+    assert (weights["transformer.ln_f.weight"] == 1).all() and (weights["transformer.h.0.ln_1.weight"] == 1).all()
+    task = tasks.CausalLM(max_length=16, max_new_tokens=4)
+    scores = tfbert.evaluate(task, task.build(place), tokenizer, [{"text": text} for text in TEXTS])
+    assert scores["loss"] == pytest.approx(np.log(290), rel=0.05)
+
+
 def test_what_cannot_be_created_is_told_and_leaves_nothing(made, tmp_path):
     (tmp_path / "one.txt").write_text("one line of text\n")
     out = tmp_path / "out"
@@ -113,6 +153,8 @@ def test_what_cannot_be_created_is_told_and_leaves_nothing(made, tmp_path):
         (TEXTS, {"num_attention_heads": 5}, "hidden_size 24 is not a multiple of num_attention_heads 5"),
         (TEXTS, {"hidden_size": 0}, "hidden_size is 0; expected a whole number from 1"),
         (TEXTS, {"model_type": "brt"}, "Did you mean 'bert'"),
+        (TEXTS, {"model_type": "bart"}, "model_type is 'bart', which is none that can begin from nothing; choose bert"),
+        (TEXTS, {"model_type": "gpt2", "tokenizer": "unigram"}, "tokenizer is 'unigram', which needs a token for what"),
         (TEXTS, {"tokenizer": "wordpice"}, "tokenizer is 'wordpice'; .* Did you mean 'wordpiece'"),
         (
             TEXTS,

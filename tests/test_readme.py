@@ -105,6 +105,7 @@ ANSWERING = {
     "masked-lm": tfbert.MaskedLM(top_k=2, max_length=32),
     "causal-lm": tfbert.CausalLM(max_length=32, max_new_tokens=2),
     "seq2seq": tfbert.Seq2Seq(max_length=32, max_new_tokens=2),
+    "span-corruption": tfbert.SpanCorruption(max_length=32, max_new_tokens=2),
     "bert-pretraining": tfbert.BertPretraining(max_length=32),
     "replaced-token-detection": tfbert.ReplacedTokenDetection(max_length=32),
 }
@@ -124,6 +125,7 @@ def test_the_instances_and_predictions_of_the_other_tasks_have_the_form_of_their
         task, instance, shown = ANSWERING[name], json.loads(instance), json.loads(prediction)
         assert task.name == name
         written = {"causal-lm": tiny_gpt2, "seq2seq": tiny_t5, "replaced-token-detection": tiny_electra}
+        written["span-corruption"] = tiny_t5
         checkpoint = written.get(name, tiny)
         tokenizer = tfbert.load_tokenizer(checkpoint)
         (answer,) = tfbert.predict(task, task.build(checkpoint), tokenizer, [instance])

@@ -81,6 +81,7 @@ def test_parallel_files_have_as_many_lines(tmp_path):
     found = tfbert.read_parallel(english, german)
     assert found == [{"text": "A dog.", "text_pair": "Ein Hund."}, {"text": "Two cats.", "text_pair": "Zwei Katzen."}]
     assert found.where(1) == f"{english}:3"
+    assert tfbert.read_parallel(english, german, names=("text", "target"))[1]["target"] == "Zwei Katzen."
     assert found.notes == [f"{english}: 2 lines left out that are blank, or whose translations are"]
     german.write_text("Ein Hund.\nZwei Katzen.\n")
     with pytest.raises(InputError, match=r"a.en has 4 lines and .*a.de has 2; each line must be the translation"):

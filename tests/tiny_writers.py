@@ -40,11 +40,11 @@ def gpt2(tiny: Path, folder: Path) -> Path:
 
 
 def t5(tiny: Path, folder: Path) -> Path:
-    """Its decoder begins with the padding."""
+    """Its decoder begins with the padding, and it has eight sentinels."""
     return _saved(
         transformers.TFT5ForConditionalGeneration,
         transformers.T5Config,
-        of_words(tiny, "$A [SEP]"),
+        of_words(tiny, "$A [SEP]", additional_special_tokens=[f"<extra_id_{i}>" for i in range(8)]),
         folder,
         d_model=32,
         d_kv=12,

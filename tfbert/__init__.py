@@ -47,6 +47,7 @@ _HOMES = {
     "SequenceClassification": "tfbert.tasks",
     "SlantedTriangular": "tfbert.schedules",
     "SlantedTriangularLearningRate": "tfbert.callbacks",
+    "SpanCorruption": "tfbert.tasks",
     "TokenClassification": "tfbert.tasks",
     "TrainingModel": "tfbert.models.training_model",
     "Warmup": "tfbert.callbacks",

@@ -20,13 +20,19 @@ from tfbert.models.weights import turned, variables_of
 from tfbert.sources import from_iterable, read_documents
 from tfbert.tokenization import train_tokenizer
 
+# Architectures with other special tokens than BERT's, the tokenizer that they were published with, and the head that is all of them.
+STYLES = {"t5": "t5", "gpt2": "gpt2"}
+KIND_OF = {"t5": "unigram", "gpt2": "bpe"}
+HEADS = {"t5": "seq2seq", "gpt2": "causal-lm"}
+SENTINELS = 100
+
 
 def create_checkpoint(
     directory,
     text,
     *,
     model_type: str = "bert",
-    tokenizer: str = "wordpiece",
+    tokenizer: str | None = None,
     lowercase: bool | None = None,
     min_frequency: int = 2,
     vocab_size: int = 8000,
@@ -38,23 +44,25 @@ def create_checkpoint(
     max_position_embeddings: int = 512,
     seed: int = 0,
 ) -> Path:
-    """Learns a tokenizer from text and draws an encoder's weights: a checkpoint that any task loads, and that has learnt nothing yet.
+    """Learns a tokenizer from text and draws a model's weights: a checkpoint that its tasks load, and that has learnt nothing yet.
 
-    It is for pretraining from nothing: `fine_tune(MaskedLM(), directory, ...)` comes next. The sizes have the names and the meaning of
-    config.json's; the default ones are BERT-Mini's (Turc et al. 2019) with a smaller vocabulary. Weights are drawn as BERT's (a normal
-    distribution of deviation 0.02, cut at two of them; biases 0). The same text, arguments and seed give the same bytes. The folder
-    appears when all in it is written.
+    It is for pretraining from nothing: `fine_tune(MaskedLM(), directory, ...)` comes next, for T5 `SpanCorruption` or `Seq2Seq`, for GPT-2
+    `CausalLM`. The sizes have the names and the meaning of BERT's config.json; the default ones are BERT-Mini's (Turc et al. 2019) with a
+    smaller vocabulary. Weights are drawn from a normal distribution cut at two deviations, 0.02 for BERT, those of the authors' code for T5
+    and GPT-2; biases are 0. The same text, arguments and seed give the same bytes. The folder appears when all in it is written.
 
     Args:
         directory: the folder to write, which must not be there.
         text: a file or a pattern, as `read_documents` takes it; or strings, or examples with a `text`.
-        model_type: of which architecture, as config.json has it: bert (default), electra, albert, roberta, distilbert, ....
-        tokenizer: wordpiece, as BERT's (default); bpe, of bytes, as RoBERTa's; or unigram, SentencePiece's model.
-        lowercase: whether the tokenizer makes capitals small and drops accents; None (default): True, but for bpe, which cannot.
+        model_type: of which architecture, as config.json has it: bert (default), electra, albert, roberta, distilbert, ..., t5 or gpt2.
+        tokenizer: wordpiece, as BERT's; bpe, of bytes, as RoBERTa's; or unigram, SentencePiece's model. None (default): what the
+            architecture was published with, of t5 unigram, of gpt2 bpe, and wordpiece of the others.
+        lowercase: whether the tokenizer makes capitals small and drops accents; None (default): True, but for bpe, which cannot, and t5.
         min_frequency: how often a piece must occur in the text to become a token (default 2); unigram does without.
-        vocab_size: tokens, special ones included (default 8000). A text too small for them is an error.
+        vocab_size: tokens, special ones included (default 8000), but not T5's hundred sentinels, which come on top. A text too small for
+            them is an error.
         hidden_size: numbers of a token's state (default 256).
-        num_hidden_layers: layers (default 4).
+        num_hidden_layers: layers (default 4); of T5 as many in the encoder as in the decoder.
         num_attention_heads: heads of a layer's attention, a divisor of hidden_size (default 4).
         intermediate_size: width within the feed-forward layers; None (default): four times hidden_size.
         embedding_size: width of the embeddings in families that have one of its own, as ELECTRA and ALBERT; None (default): hidden_size.
@@ -76,31 +84,31 @@ def create_checkpoint(
         ['config.json', 'model.safetensors']
     """
     family, directory = family_of(model_type, "model_type"), Path(directory)
-    if not {None, "masked-lm"} <= set(family.heads):
+    style = STYLES.get(model_type, "bert")
+    if style == "bert" and not {None, "masked-lm"} <= set(family.heads):
         raise InputError(
-            f"model_type is {model_type!r}, which is no encoder that is pretrained as a masked LM; choose bert, electra, ..."
+            f"model_type is {model_type!r}, which is none that can begin from nothing; choose bert, electra, ..., {', '.join(STYLES)}"
         )
     if directory.exists():
         raise InputError(f"{directory} exists already; choose another folder")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
-    config = _config(
-        family,
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=num_attention_heads,
-        intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
-        max_position_embeddings=max_position_embeddings,
-        embedding_size=embedding_size,
-    )
+    sizes = {
+        "vocab_size": vocab_size + (SENTINELS if style == "t5" else 0),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_attention_heads,
+        "intermediate_size": 4 * hidden_size if intermediate_size is None else intermediate_size,
+        "max_position_embeddings": max_position_embeddings,
+    }
+    config = _config(family, embedding_size=embedding_size, **sizes)
     check_config(config, "create_checkpoint")
-    learnt = train_tokenizer(
-        _texts(text), tokenizer, vocab_size=vocab_size, lowercase=lowercase, min_frequency=min_frequency
-    )
+    kind = KIND_OF.get(model_type, "wordpiece") if tokenizer is None else tokenizer
+    options = {"vocab_size": vocab_size, "lowercase": lowercase, "min_frequency": min_frequency, "style": style}
+    learnt = train_tokenizer(_texts(text), kind, **options)
     learnt.model_max_length = max_position_embeddings
     with new_directory(directory) as folder:
-        save(_encoder(family, config, seed), folder, learnt)
+        save(_model(family, config, seed), folder, learnt)
     return directory
 
 
@@ -121,12 +129,18 @@ def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict
             f"embedding_size is given, but {family.model_type}'s embeddings are hidden_size wide; leave it out"
         )
     default = getattr(transformers, family.config_class)()
+    own = {name: getattr(default, name) for name in family.required}
+    if family.model_type == "t5":
+        heads = max(1, sizes["num_attention_heads"])
+        own = {"d_kv": max(1, sizes["hidden_size"] // heads), "eos_token_id": 1, "decoder_start_token_id": 0}
+    if family.model_type == "gpt2":
+        own = {"bos_token_id": 0, "eos_token_id": 0}
     config = {
         "model_type": family.model_type,
         **sizes,
         "type_vocab_size": 2 if family.has_types else 1,
-        "pad_token_id": 0,
-        **{name: getattr(default, name) for name in family.required},
+        **({} if family.model_type == "gpt2" else {"pad_token_id": 0}),
+        **own,
     }
     if family.width != "hidden_size":
         config[family.width] = config["hidden_size"] if embedding_size is None else embedding_size
@@ -135,16 +149,19 @@ def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict
     return {name: value for name, value in config.items() if name not in family.absent or name in family.required}
 
 
-def _encoder(family: Family, config: dict[str, Any], seed: int):
-    """The bare encoder with new weights."""
+def _model(family: Family, config: dict[str, Any], seed: int):
+    """With new weights: the bare encoder, or what writes text, whole."""
     settings = {family.names.get(name, name): value for name, value in config.items() if name != "model_type"}
+    head = family.head(HEADS.get(family.model_type))
     with quiet():
         made = getattr(transformers, family.config_class)(**settings)
-        model = getattr(transformers, family.head(None).tf_class)(made)
+        model = getattr(transformers, head.tf_class)(made)
         model.build_in_name_scope()
     if family.prepare is not None:
-        family.prepare(model, family.head(None))
+        family.prepare(model, head)
     for name, (variable, turn) in variables_of(model, family).items():
         shape = turned(np.empty(variable.shape, np.bool_), turn, to_tf=False).shape
-        variable.assign(turned(new_weight(name, shape, made.initializer_range, seed), turn, to_tf=True))
+        scale = made.initializer_range if family.deviation is None else family.deviation(name, made)
+        values = np.ones(shape, np.float32) if scale is None else new_weight(name, shape, scale, seed)
+        variable.assign(turned(values, turn, to_tf=True))
     return model

@@ -123,6 +123,7 @@ def read_parallel(
     path: str | os.PathLike,
     path_pair: str | os.PathLike,
     *,
+    names: tuple[str, str] = ("text", "text_pair"),
     encoding: str = "utf-8",
     max_characters: int = MAX_CHARACTERS,
 ) -> Examples:
@@ -133,11 +134,12 @@ def read_parallel(
     Args:
         path: the file of the first texts; .gz is decompressed.
         path_pair: that of the second ones.
+        names: the fields that the two become (default ("text", "text_pair"), for translation LM); for `Seq2Seq` ("text", "target").
         encoding: any that Python knows (default "utf-8").
         max_characters: the longest line allowed (default 1,000,000).
 
     Returns:
-        Examples with `text` and `text_pair`.
+        Examples with the two fields.
 
     Raises:
         InputError: the files have different numbers of lines, or what else is wrong, with file:line.
@@ -166,7 +168,7 @@ def read_parallel(
         notes.append(
             f"{path}: {counted(counts[0] - len(numbers), 'line')} left out that are blank, or whose translations are"
         )
-    rows = [{"text": sides[0][i], "text_pair": sides[1][i]} for i in numbers]
+    rows = [{names[0]: sides[0][i], names[1]: sides[1][i]} for i in numbers]
     lines = [i + 1 for i in numbers]
     return checked(rows, str(path), lines, columns=None, max_characters=max_characters, notes=notes)
 

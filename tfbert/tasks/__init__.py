@@ -16,6 +16,7 @@ from tfbert.tasks.replaced_token_detection import ReplacedTokenDetection
 from tfbert.tasks.sentence_embedding import SentenceEmbedding
 from tfbert.tasks.seq2seq import Seq2Seq
 from tfbert.tasks.sequence_classification import SequenceClassification
+from tfbert.tasks.span_corruption import SpanCorruption
 from tfbert.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -31,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
         Seq2Seq,
         BertPretraining,
         ReplacedTokenDetection,
+        SpanCorruption,
     )
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "SentenceEmbedding",
     "Seq2Seq",
     "SequenceClassification",
+    "SpanCorruption",
     "Task",
     "TokenClassification",
     "by_name",

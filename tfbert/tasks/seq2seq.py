@@ -8,18 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfbert import losses, models, tokenization
+from tfbert import losses, tokenization
 from tfbert._compat import tf
-from tfbert.errors import InputError
 from tfbert.features import Features, collect
 from tfbert.sources import Examples
 from tfbert.tasks import fields
-from tfbert.tasks.generating import Generating
+from tfbert.tasks.encoder_decoder import EncoderDecoder, around
 from tfbert.tokenization import Rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seq2Seq(Generating):
+class Seq2Seq(EncoderDecoder):
     """Text to text with an encoder and a decoder, as T5 (Raffel et al. 2020) and BART (Lewis et al. 2020).
 
     To learn and to be scored, an example has a `text` and the `target` that is to be written, and `weight` if need be. The decoder reads
@@ -42,7 +41,6 @@ class Seq2Seq(Generating):
     """
 
     name: ClassVar[str] = "seq2seq"
-    head: ClassVar[str] = "seq2seq"
 
     prefix: str = dataclasses.field(default="", metadata={"help": "what is put before each text"})
 
@@ -87,7 +85,7 @@ class Seq2Seq(Generating):
             return Features(**found)
         values, splits = found["ragged"]["input_ids"]
         written = pieces.ids_and_offsets([fields.text(examples, i, "target") for i in range(len(examples))]).ids
-        lead, end = _around(pieces)
+        lead, end = around(pieces)
         rows = []
         for source, ids in zip(
             np.split(values, splits[1:-1]),
@@ -120,46 +118,3 @@ class Seq2Seq(Generating):
         laid["is_target"] = tf.zeros_like(laid["input_ids"])
         count = tf.shape(laid["input_ids"])[0]
         return Rows(ids=laid, example=tf.range(count), count=count)
-
-    # 2. features -> outputs
-
-    def build(self, checkpoint, **options):
-        model = models.load(checkpoint, self.head, **options)
-        positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is not None and self.max_new_tokens > positions:
-            raise InputError(
-                f"max_new_tokens is {self.max_new_tokens}, but {checkpoint} has {positions} positions; lower it to {positions} or less"
-            )
-        return models.text_to_text(model, self.ends(tokenization.load_tokenizer(checkpoint)))
-
-    def loss(self):
-        return losses.masked_crossentropy
-
-    # 3. outputs -> answers
-
-    def outputs(self, model, rows: Rows) -> dict[str, Any]:
-        found = {} if rows.target is None else dict(model(rows.ids, training=False))
-        if rows.target is None or self.scores:
-            mask = rows.ids["attention_mask"] * (1 - rows.ids["is_target"])
-            found["generated"] = models.write(model, rows.ids["input_ids"], mask, self.generation)
-        return found
-
-    def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-        found = {name: outputs[name] for name in ("generated",) if name in outputs}
-        if rows.target is None:
-            return found
-        labels = losses.at_labels(rows.target, tf.shape(outputs["logits"])[1])
-        known = labels != losses.IGNORED
-        count = tf.reduce_sum(tf.cast(known, tf.float32), 1)
-        right = tf.argmax(outputs["logits"], -1, tf.int32) == labels
-        return found | {
-            "loss": losses.token_crossentropy(labels, outputs["logits"]) * count,
-            "right": tf.reduce_sum(tf.cast(right, tf.float32), 1),
-            "count": count,
-        }
-
-
-def _around(pieces) -> tuple[tuple[int, ...], int]:
-    """The special tokens before a target, as the tokenizer puts them before a text, and the one that ends it."""
-    first = pieces.template.single[0]
-    return first.ids if first.text is None else (), pieces.vocabulary.end_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
@@ -55,6 +56,18 @@ class Vocabulary:
     def begin_id(self) -> int:
         """The id of the token that a text begins after: where the tokenizer has none, the one that ends the text before."""
         return self.end_id if self._begin is None else self._begin
+
+    @functools.cached_property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        """The ids of T5's sentinels, "<extra_id_0>", "<extra_id_1>", ...; InputError where the tokenizer has none."""
+        entries = self._backend.get_vocab()
+        names = itertools.takewhile(entries.__contains__, map("<extra_id_{}>".format, itertools.count()))
+        found = tuple(entries[name] for name in names)
+        if not found:
+            raise InputError(
+                "the tokenizer has no sentinels (<extra_id_0>, ...); choose a T5, or a checkpoint made from one"
+            )
+        return found
 
     def tokens(self, ids):
         """The tokens of ids, int32 of any shape, as strings, each decoded by itself: " Paris" for RoBERTa's "ĠParis".

@@ -90,6 +90,8 @@ class Family:
             and whether they come from PyTorch -> the values.
         renamed: parts of weight names that TF Transformers calls otherwise than PyTorch -> PyTorch's.
         prepare: what is done to the built model of TF Transformers, for one of the heads, before it is used.
+        deviation: (a weight's name, the config) -> the standard deviation that new ones are drawn with, or None for those that are 1;
+            by default initializer_range for all that new_weight draws.
         float16: whether the states stay within float16's range, 65504, in published checkpoints.
     """
 
@@ -122,6 +124,7 @@ class Family:
     turns: Mapping[str, Callable[[np.ndarray, bool], np.ndarray]] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any, Head], None] | None = None
+    deviation: Callable[[str, Any], float | None] | None = None
     float16: bool = True
 
     @property

@@ -13,6 +13,26 @@ def _row(values: np.ndarray, to_tf: bool) -> np.ndarray:
     return values[np.newaxis] if to_tf else values[0]
 
 
+def _gpt2_deviation(name: str, config) -> float | None:
+    """As in the authors' code: what is added to the states is drawn the smaller the more layers there are (Radford et al. 2019)."""
+    if ".ln_" in f".{name}" and name.endswith("weight"):
+        return None
+    return config.initializer_range * ((2 * config.n_layer) ** -0.5 if name.endswith("c_proj.weight") else 1.0)
+
+
+def _t5_deviation(name: str, config) -> float | None:
+    """As in the authors' code, whose attention divides by nothing: the queries are drawn so much smaller."""
+    if "layer_norm" in name:
+        return None
+    width = {
+        ".q.": config.d_model * config.d_kv,
+        ".o.": config.num_heads * config.d_kv,
+        ".wo.": config.d_ff,
+        "shared.": 1,
+    }
+    return config.initializer_factor * next((n for part, n in width.items() if part in name), config.d_model) ** -0.5
+
+
 GPT2 = Family(
     model_type="gpt2",
     config_class="GPT2Config",
@@ -56,6 +76,7 @@ GPT2 = Family(
     },
     times=4,
     turns={"c_attn.bias": _row, "c_proj.bias": _row, "c_fc.bias": _row},
+    deviation=_gpt2_deviation,
 )
 
 _SHARED = dict.fromkeys(
@@ -107,6 +128,7 @@ T5 = Family(
         "decoder_start_token_id": whole(0, 2_000_000),
     },
     required=("d_kv",),
+    deviation=_t5_deviation,
     float16=False,
 )
 
