@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -161,6 +163,32 @@ def test_padding_and_batch_mates_change_nothing(head):
     for i, length in enumerate(LENGTHS):
         alone = together({name: values[i : i + 1, :length] for name, values in features.items()})[0]
         np.testing.assert_allclose(found[i][:length] if alone.shape.rank == 2 else found[i], alone, atol=2e-6)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_graph_goes_with_what_was_traced_and_has_its_gradients_until_then(checkpointing):
+    """tf.custom_gradient by itself keeps every graph that it was in."""
+    model = build("bert", "ForSequenceClassification", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    lean.put(model, first_token=True, gradient_checkpointing=checkpointing)
+    features = {name: tf.constant(values) for name, values in batch(model).items()}
+
+    def gradients(computed):
+        with tf.GradientTape() as tape:  # outside of what is traced: the graph is asked for its gradients later
+            loss = tf.reduce_sum(tf.square(computed(features)))
+        return tape.gradient(loss, model.trainable_weights)
+
+    def logits(x):
+        return model(x, training=True).logits
+
+    traced = tf.function(logits)
+    for one, other in zip(gradients(logits), gradients(traced), strict=True):
+        if one is not None:
+            np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), atol=1e-5)
+    graph = weakref.ref(traced.get_concrete_function(features).graph)
+    assert graph() is not None and graph().tfbert_gradients
+    del traced
+    gc.collect()
+    assert graph() is None
 
 
 def test_all_places_of_padding_are_zero_in_the_hidden_states():

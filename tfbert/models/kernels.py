@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tfbert._compat import tf
+from tfbert.models.gradients import custom_gradient
 
 _ANSWERS = contextvars.ContextVar("answers", default=False)
 PHILOX = 1  # the algorithm of tf.random.Generator by its number
@@ -30,8 +31,8 @@ def without_gradients() -> Iterator[None]:
 
 
 def _with_gradient(function: Callable) -> Callable:
-    """tf.custom_gradient, where there are gradients."""
-    return (lambda *arguments: function(*arguments)[0]) if _ANSWERS.get() else tf.custom_gradient(function)
+    """`custom_gradient`, where there are gradients."""
+    return (lambda *arguments: function(*arguments)[0]) if _ANSWERS.get() else custom_gradient(function)
 
 
 def dense(x, kernel, bias, *, transposed: bool = False, activated: bool = False):

@@ -18,6 +18,7 @@ import numpy as np
 from tfbert._compat import lazy, plain, tf, transformers
 from tfbert.errors import InputError, suggest
 from tfbert.models.frozen import LOWEST, keep, lean_encoder, states_given
+from tfbert.models.gradients import custom_gradient
 from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
 from tfbert.models.parts import PARTS, Layer, Parts
 from tfbert.models.served import Served
@@ -290,7 +291,7 @@ def _compute_again(layer: Layer, x, places: Places, bias, noise: Noise):
         }
         return _compute(dataclasses.replace(layer, **parts), x, places, bias, own)
 
-    @tf.custom_gradient
+    @custom_gradient
     def forward(x, *weights):
         def gradient(upstream):
             step, *inputs = _held_back([noise.step, x, *weights], upstream)
