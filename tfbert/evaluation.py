@@ -229,9 +229,9 @@ def inference_step(task, model, spec, rung: int | None):
 
     It stays with the model, so that `predict` after `predict` traces it once, until the model has another encoder or other variables.
     """
-    variables = [variable.ref() for variable in model.weights]
+    variables = [variable.ref() for variable in getattr(model, "weights", ())]  # an export's function has none
     wanted = (task, spec, rung, models.lean_encoder(model), variables)
-    kept = vars(model).setdefault("_tfbert_steps", [])  # past Keras' tracking
+    kept = getattr(model, "__dict__", {}).setdefault("_tfbert_steps", [])  # past Keras' tracking
     for own, step in kept:
         if own == wanted:
             return step
