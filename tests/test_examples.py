@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+import tfbert
 from tfbert import models, tokenization
 from tfbert._compat import keras, transformers
 from tfbert.models.loading import quiet
@@ -59,9 +64,9 @@ def loaded(name: str, changes: Sequence[tuple[str, str]] = ()) -> types.ModuleTy
 
 def test_every_example_is_short_and_tested():
     scripts = {path.stem: path.read_text("utf-8") for path in EXAMPLES.glob("*.py")}
-    assert scripts.keys() == {*SHOWN, "compare"}
+    assert scripts.keys() == {*SHOWN, "compare", "search"}
     for name, text in scripts.items():
-        assert len(text.splitlines()) <= {"compare": 165, "translation": 95}.get(name, 82), (
+        assert len(text.splitlines()) <= {"compare": 165, "search": 170, "translation": 95}.get(name, 82), (
             name
         )  # it has options, a table and a picture
 
@@ -122,6 +127,75 @@ def test_ways_are_compared_on_the_same_rows(compare, roomy, tmp_path, capsys):
             rf"  {row['way']} +{row['test']:.3f} +{row['validation']:.3f} .* {row['trainable_parameters']:,} ", err
         )
     assert (output / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def search_words(roomy, tmp_path) -> list[str]:
+    """The options of a small search: of four words, on rows made here."""
+    data = tmp_path / "reviews.csv"
+    rows = [("good film", "good") if i % 2 else ("an awful plot", "bad") for i in range(50)]
+    data.write_text("text,label\n" + "".join(f"{text} {i},{label}\n" for i, (text, label) in enumerate(rows)))
+    return ["--data", str(data), "--checkpoint", str(roomy), "--most-epochs", "2", "--output", str(tmp_path / "out")]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:(currentThread|getName).. is deprecated:DeprecationWarning")  # KerasTuner's own
+def test_a_search_tries_settings_goes_on_and_exports_the_best(search_words, tmp_path, capsys):
+    script = loaded("search")
+    script.main([*search_words, "--trials", "2"])
+    out, err = capsys.readouterr()
+    *trials, best = map(json.loads, out.splitlines())
+    assert [row["trial"] for row in trials] == ["0", "1"] and trials[0]["learning_rate"] != trials[1]["learning_rate"]
+    for row in trials:
+        metrics = json.loads((tmp_path / "out" / "trials" / f"run_{row['trial']}" / "metrics.json").read_text())
+        assert {name: metrics["settings"][name] for name in script.SEARCHED} == {
+            name: pytest.approx(row[name]) for name in script.SEARCHED
+        }
+        assert row["accuracy"] == metrics["validation"]["accuracy"] and 2e-5 <= row["learning_rate"] <= 1e-3
+    assert max(row["accuracy"] for row in trials) == next(
+        row["accuracy"] for row in trials if row["trial"] == best["best"]
+    )
+    answers = tfbert.Predictor(best["export"])([f"good film {i}" for i in range(3)])
+    assert {answer["label"] for answer in answers} <= {"good", "bad"} and 0 <= best["test"] <= 1
+    assert f"of trial {best['best']}: test accuracy {best['test']:.4f}" in err
+    assert (tmp_path / "out" / "search.png").read_bytes().startswith(b"\x89PNG")
+    script.main([*search_words, "--trials", "3"])  # what is done is not done again
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row.get("trial") for row in again] == ["2", None]
+
+
+@pytest.mark.slow
+def test_several_processes_share_a_search(search_words, tmp_path):
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    command = [sys.executable, str(EXAMPLES / "search.py"), *search_words, "--trials", "3"]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pieces = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    every = {
+        name: subprocess.Popen(command, env={**os.environ, **path, **address, "KERASTUNER_TUNER_ID": name}, **pieces)
+        for name in ("chief", "tuner0", "tuner1")
+    }
+    try:
+        told = {name: every[name].communicate(timeout=240) for name in ("tuner1", "tuner0")}
+    finally:
+        for process in every.values():
+            process.kill()
+            process.communicate()
+    rows = [json.loads(line) for out, _ in told.values() for line in out.splitlines()]
+    trials = sorted(row["trial"] for row in rows if "trial" in row)
+    assert trials == ["0", "1", "2"], [err[-2000:] for _, err in told.values()]
+    assert sum("best" in row for row in rows) == 1
+
+
+def test_a_search_tells_what_is_wrong_in_one_line(search_words, tmp_path):
+    words = [*search_words, "--trials", "1", "--checkpoint", str(tmp_path / "none")]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(EXAMPLES / "search.py"), *words]
+    done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert re.match(r"search\.py: .*none", done.stderr.splitlines()[-1])
 
 
 def test_latency_is_the_median_without_the_first_requests(compare, monkeypatch):
