@@ -57,7 +57,7 @@ def test_word_pieces_are_merged_by_their_counts():
 
 def test_the_characters_that_unigram_has_no_piece_for_stand_in_their_order():
     pieces = [(token, 0.0) for token in SPECIAL]
-    found = tokenization.training._in_order([*pieces, ("b", -1.0), ("ab", -1.0), ("d", -4.9998), ("c", -5.0)])
+    found = tokenization.training._in_order([*pieces, ("b", -1.0), ("ab", -1.0), ("d", -4.9998), ("c", -5.0)], 5)
     assert found[5:] == [("ab", -1.0), ("b", -1.0), ("d", -4.9999), ("c", -5.0)]
 
 

@@ -13,18 +13,12 @@ from tfbert._compat import transformers
 from tfbert.errors import InputError
 from tfbert.files import new_directory
 from tfbert.models.configuration import check_config
-from tfbert.models.families import Family, family_of
+from tfbert.models.families import FAMILIES, Beginning, Family, family_of
 from tfbert.models.loading import new_weight, quiet
 from tfbert.models.saving import save
 from tfbert.models.weights import turned, variables_of
 from tfbert.sources import from_iterable, read_documents
-from tfbert.tokenization import train_tokenizer
-
-# Architectures with other special tokens than BERT's, the tokenizer that they were published with, and the head that is all of them.
-STYLES = {"t5": "t5", "gpt2": "gpt2"}
-KIND_OF = {"t5": "unigram", "gpt2": "bpe"}
-HEADS = {"t5": "seq2seq", "gpt2": "causal-lm"}
-SENTINELS = 100
+from tfbert.tokenization.training import STYLES, train_tokenizer
 
 
 def create_checkpoint(
@@ -84,31 +78,31 @@ def create_checkpoint(
         ['config.json', 'model.safetensors']
     """
     family, directory = family_of(model_type, "model_type"), Path(directory)
-    style = STYLES.get(model_type, "bert")
-    if style == "bert" and not {None, "masked-lm"} <= set(family.heads):
+    if family.beginning is None and not {None, "masked-lm"} <= set(family.heads):
+        others = ", ".join(name for name, each in FAMILIES.items() if each.beginning is not None)
         raise InputError(
-            f"model_type is {model_type!r}, which is none that can begin from nothing; choose bert, electra, ..., {', '.join(STYLES)}"
+            f"model_type is {model_type!r}, which is none that can begin from nothing; choose bert, electra, ..., {others}"
         )
+    begin = family.beginning or Beginning()
     if directory.exists():
         raise InputError(f"{directory} exists already; choose another folder")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
     sizes = {
-        "vocab_size": vocab_size + (SENTINELS if style == "t5" else 0),
+        "vocab_size": vocab_size + STYLES[begin.style].sentinels,
         "hidden_size": hidden_size,
         "num_hidden_layers": num_hidden_layers,
         "num_attention_heads": num_attention_heads,
         "intermediate_size": 4 * hidden_size if intermediate_size is None else intermediate_size,
         "max_position_embeddings": max_position_embeddings,
     }
-    config = _config(family, embedding_size=embedding_size, **sizes)
+    config = _config(family, begin, embedding_size=embedding_size, **sizes)
     check_config(config, "create_checkpoint")
-    kind = KIND_OF.get(model_type, "wordpiece") if tokenizer is None else tokenizer
-    options = {"vocab_size": vocab_size, "lowercase": lowercase, "min_frequency": min_frequency, "style": style}
-    learnt = train_tokenizer(_texts(text), kind, **options)
+    options = {"vocab_size": vocab_size, "lowercase": lowercase, "min_frequency": min_frequency, "style": begin.style}
+    learnt = train_tokenizer(_texts(text), begin.tokenizer if tokenizer is None else tokenizer, **options)
     learnt.model_max_length = max_position_embeddings
     with new_directory(directory) as folder:
-        save(_model(family, config, seed), folder, learnt)
+        save(_model(family, begin, config, seed), folder, learnt)
     return directory
 
 
@@ -122,25 +116,19 @@ def _texts(text) -> Iterable[str]:
     return [row["text"] for row in rows]
 
 
-def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict[str, Any]:
+def _config(family: Family, begin: Beginning, *, embedding_size: int | None, **sizes: int) -> dict[str, Any]:
     """The settings by BERT's names; what the family has alone is as Transformers has it by default."""
     if embedding_size is not None and family.width == "hidden_size":
         raise InputError(
             f"embedding_size is given, but {family.model_type}'s embeddings are hidden_size wide; leave it out"
         )
     default = getattr(transformers, family.config_class)()
-    own = {name: getattr(default, name) for name in family.required}
-    if family.model_type == "t5":
-        heads = max(1, sizes["num_attention_heads"])
-        own = {"d_kv": max(1, sizes["hidden_size"] // heads), "eos_token_id": 1, "decoder_start_token_id": 0}
-    if family.model_type == "gpt2":
-        own = {"bos_token_id": 0, "eos_token_id": 0}
     config = {
         "model_type": family.model_type,
         **sizes,
         "type_vocab_size": 2 if family.has_types else 1,
-        **({} if family.model_type == "gpt2" else {"pad_token_id": 0}),
-        **own,
+        **{name: getattr(default, name) for name in family.required},
+        **begin.settings(sizes),
     }
     if family.width != "hidden_size":
         config[family.width] = config["hidden_size"] if embedding_size is None else embedding_size
@@ -149,10 +137,10 @@ def _config(family: Family, *, embedding_size: int | None, **sizes: int) -> dict
     return {name: value for name, value in config.items() if name not in family.absent or name in family.required}
 
 
-def _model(family: Family, config: dict[str, Any], seed: int):
+def _model(family: Family, begin: Beginning, config: dict[str, Any], seed: int):
     """With new weights: the bare encoder, or what writes text, whole."""
     settings = {family.names.get(name, name): value for name, value in config.items() if name != "model_type"}
-    head = family.head(HEADS.get(family.model_type))
+    head = family.head(begin.head)
     with quiet():
         made = getattr(transformers, family.config_class)(**settings)
         model = getattr(transformers, head.tf_class)(made)
@@ -161,7 +149,7 @@ def _model(family: Family, config: dict[str, Any], seed: int):
         family.prepare(model, head)
     for name, (variable, turn) in variables_of(model, family).items():
         shape = turned(np.empty(variable.shape, np.bool_), turn, to_tf=False).shape
-        scale = made.initializer_range if family.deviation is None else family.deviation(name, made)
+        scale = made.initializer_range if begin.deviation is None else begin.deviation(name, made)
         values = np.ones(shape, np.float32) if scale is None else new_weight(name, shape, scale, seed)
         variable.assign(turned(values, turn, to_tf=True))
     return model

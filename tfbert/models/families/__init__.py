@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tfbert.errors import InputError, suggest
-from tfbert.models.families.base import Family, Head
+from tfbert.models.families.base import Beginning, Family, Head
 from tfbert.models.families.bert import BERT, CONVBERT, ELECTRA, MOBILEBERT, REMBERT, ROFORMER
 from tfbert.models.families.compact import ALBERT, DISTILBERT
 from tfbert.models.families.deberta import DEBERTA, DEBERTA_V2
 from tfbert.models.families.generative import BART, GPT2, T5
 from tfbert.models.families.roberta import CAMEMBERT, LONGFORMER, MPNET, ROBERTA, XLM_ROBERTA
 
-__all__ = ["BERT", "FAMILIES", "LONGFORMER", "Family", "Head", "family_of"]
+__all__ = ["BERT", "FAMILIES", "LONGFORMER", "Beginning", "Family", "Head", "family_of"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family

@@ -51,6 +51,30 @@ class Head:
     apart: bool = False
 
 
+def _padded(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {"pad_token_id": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """How a model without a checkpoint is made; the defaults are BERT's.
+
+    Args:
+        style: of the tokenizer's special tokens (see `tokenization.train_tokenizer`).
+        tokenizer: the kind that the family was published with.
+        head: what is drawn and saved; None: the bare encoder.
+        settings: the sizes, by BERT's names -> what config.json has beside them.
+        deviation: (a weight's name, the config) -> the standard deviation that it is drawn with, or None where it is 1 all over. None:
+            initializer_range.
+    """
+
+    style: str = "bert"
+    tokenizer: str = "wordpiece"
+    head: str | None = None
+    settings: Callable[[Mapping[str, int]], dict[str, int]] = _padded
+    deviation: Callable[[str, Any], float | None] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """What is particular to the architectures of one `model_type` of config.json.
@@ -90,8 +114,7 @@ class Family:
             and whether they come from PyTorch -> the values.
         renamed: parts of weight names that TF Transformers calls otherwise than PyTorch -> PyTorch's.
         prepare: what is done to the built model of TF Transformers, for one of the heads, before it is used.
-        deviation: (a weight's name, the config) -> the standard deviation that new ones are drawn with, or None for those that are 1;
-            by default initializer_range for all that new_weight draws.
+        beginning: how a model begins from nothing; None: as BERT, where there is a masked LM.
         float16: whether the states stay within float16's range, 65504, in published checkpoints.
     """
 
@@ -124,7 +147,7 @@ class Family:
     turns: Mapping[str, Callable[[np.ndarray, bool], np.ndarray]] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any, Head], None] | None = None
-    deviation: Callable[[str, Any], float | None] | None = None
+    beginning: Beginning | None = None
     float16: bool = True
 
     @property

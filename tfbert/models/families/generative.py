@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from tfbert._compat import transformers
-from tfbert.models.families.base import FLAG, RATE, STATES, WIDTH, Family, Head, number, one_of, rewrite, whole
+from tfbert.models.families.base import (
+    FLAG,
+    RATE,
+    STATES,
+    WIDTH,
+    Beginning,
+    Family,
+    Head,
+    number,
+    one_of,
+    rewrite,
+    whole,
+)
 
 
 def _row(values: np.ndarray, to_tf: bool) -> np.ndarray:
@@ -76,7 +88,13 @@ GPT2 = Family(
     },
     times=4,
     turns={"c_attn.bias": _row, "c_proj.bias": _row, "c_fc.bias": _row},
-    deviation=_gpt2_deviation,
+    beginning=Beginning(
+        style="gpt2",
+        tokenizer="bpe",
+        head="causal-lm",
+        settings=lambda sizes: {"bos_token_id": 0, "eos_token_id": 0},
+        deviation=_gpt2_deviation,
+    ),
 )
 
 _SHARED = dict.fromkeys(
@@ -128,7 +146,18 @@ T5 = Family(
         "decoder_start_token_id": whole(0, 2_000_000),
     },
     required=("d_kv",),
-    deviation=_t5_deviation,
+    beginning=Beginning(
+        style="t5",
+        tokenizer="unigram",
+        head="seq2seq",
+        settings=lambda sizes: {
+            "d_kv": sizes["hidden_size"] // max(1, sizes["num_attention_heads"]),
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "decoder_start_token_id": 0,
+        },
+        deviation=_t5_deviation,
+    ),
     float16=False,
 )
 
