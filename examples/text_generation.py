@@ -12,15 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tokenizers
-import transformers
-
 import tfbert
-from tfbert import models
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "saved_models" / "messages"
-END = "<|endoftext|>"
 TASK = tfbert.CausalLM(max_length=64, max_new_tokens=40, do_sample=True, temperature=0.7, top_p=0.9)
 
 
@@ -32,16 +27,9 @@ def read(part: str) -> list[dict]:
 
 def begin(folder: Path, rows: list[dict]) -> Path:
     """A byte-level BPE tokenizer learnt from the messages, and a GPT-2 of random weights."""
-    backend = tokenizers.ByteLevelBPETokenizer()
-    backend.train_from_iterator([row["text"] + row["target"] for row in rows], 1000, 2, special_tokens=[END])
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, bos_token=END, eos_token=END)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=96, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0
-    )
-    model = transformers.TFGPT2LMHeadModel(config)
-    model.build_in_name_scope()
-    models.save(model, folder, tokenizer)
-    return folder
+    sizes = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    texts = [row["text"] + row["target"] for row in rows]
+    return tfbert.create_checkpoint(folder, texts, model_type="gpt2", vocab_size=1000, **sizes)
 
 
 def train() -> None:
