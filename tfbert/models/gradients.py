@@ -6,7 +6,9 @@ import functools
 import weakref
 from collections.abc import Callable
 
-from tfbert._compat import tf
+from tfbert._compat import lazy, tf
+
+ops = lazy("tensorflow.python.framework.ops")
 
 
 def custom_gradient(function: Callable) -> Callable:
@@ -33,8 +35,6 @@ def custom_gradient(function: Callable) -> Callable:
 
 def _hand_over(graph) -> None:
     """Has the graph keep the gradient that was registered last, so that it goes with the graph."""
-    from tensorflow.python.framework import ops  # once TensorFlow is there
-
     registry = getattr(ops.gradient_registry, "_registry", None)
     if not registry:  # of another form in another TensorFlow: all as it was
         return
