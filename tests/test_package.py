@@ -38,7 +38,7 @@ ORDER = [
     {"_compat", "files", "names"},
     {"batch_parts", "checkpoint_folder", "devices", "shuffling", "static_shapes"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
-    {"masking"},
+    {"masking", "corruption"},
     {"pairing"},
     {"features"},
     {"pipeline", "models"},
