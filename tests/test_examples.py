@@ -98,6 +98,14 @@ def test_the_loop_of_ones_own_gives_the_weights_of_fit(roomy, tmp_path):
     assert max(np.abs(theirs - first).max() for theirs, first in zip(model.get_weights(), begun, strict=True)) > 1e-4
 
 
+def reviews(folder: Path) -> Path:
+    """A file of 50 labelled rows of four words."""
+    rows = [("good film", "good") if i % 2 else ("an awful plot", "bad") for i in range(50)]
+    place = folder / "reviews.csv"
+    place.write_text("text,label\n" + "".join(f"{text} {i},{label}\n" for i, (text, label) in enumerate(rows)))
+    return place
+
+
 @pytest.fixture(scope="module")
 def compare() -> types.ModuleType:
     return loaded("compare")
@@ -105,9 +113,7 @@ def compare() -> types.ModuleType:
 
 @pytest.mark.slow
 def test_ways_are_compared_on_the_same_rows(compare, roomy, tmp_path, capsys):
-    data, output = tmp_path / "reviews.csv", tmp_path / "out"
-    rows = [("good film", "good") if i % 2 else ("an awful plot", "bad") for i in range(50)]
-    data.write_text("text,label\n" + "".join(f"{text} {i},{label}\n" for i, (text, label) in enumerate(rows)))
+    data, output = reviews(tmp_path), tmp_path / "out"
     words = ["--data", str(data), "--checkpoints", str(roomy), "--ways", "frozen", "full", "--epochs", "1"]
     compare.main([*words, "--learning-rate", "1e-4", "--seed", "3", "--output", str(output)])
     out, err = capsys.readouterr()
@@ -132,9 +138,7 @@ def test_ways_are_compared_on_the_same_rows(compare, roomy, tmp_path, capsys):
 @pytest.fixture
 def search_words(roomy, tmp_path) -> list[str]:
     """The options of a small search: of four words, on rows made here."""
-    data = tmp_path / "reviews.csv"
-    rows = [("good film", "good") if i % 2 else ("an awful plot", "bad") for i in range(50)]
-    data.write_text("text,label\n" + "".join(f"{text} {i},{label}\n" for i, (text, label) in enumerate(rows)))
+    data = reviews(tmp_path)
     return ["--data", str(data), "--checkpoint", str(roomy), "--most-epochs", "2", "--output", str(tmp_path / "out")]
 
 

@@ -8,6 +8,7 @@ import pytest
 from tfbert import tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
+from tfbert.masking import draws_by_row
 from tfbert.pairing import ORDERS, Pairing, pair_up
 from tfbert.tokenization import Pieces
 from tfbert.tokenization.template import Segment, Template
@@ -109,7 +110,7 @@ def test_every_row_is_what_numpy_makes_of_the_numbers_drawn(order):
     labels = []
     for epoch in (0, 5):
         epoch = tf.constant(epoch, tf.int64)
-        draws = pairing._draws(rows, epoch, 7).numpy()
+        draws = draws_by_row(rows, epoch, pairing.begins.shape[0], [4], 7 + 2**33).numpy()
         laid, words, label, parted = (
             tf.nest.map_structure(lambda x: x.numpy(), x) for x in pairing(rows, epoch, seed=7)
         )

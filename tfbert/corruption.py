@@ -8,6 +8,7 @@ import numpy as np
 
 from tfbert import losses
 from tfbert._compat import tf
+from tfbert.masking import draws_by_row
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +65,10 @@ class Corruption:
             int32 [B, W], and the targets, int32 [B, W]: at each token that the decoder reads the one to be written, IGNORED elsewhere.
         """
         length = tf.reduce_sum(mask, 1)
-        lost, spans = (tf.gather(tf.constant(table), length) for table in self._counts())  # int32 [B]
-        first, second = tf.unstack(self._draws(rows, epoch, seed)[:, :, : tf.shape(ids)[1]], axis=1)
+        tables = counts(self.longest, self.share, self.mean, len(self.sentinels))
+        lost, spans = (tf.gather(tf.constant(table), length) for table in tables)  # int32 [B]
+        drawn = draws_by_row(rows, epoch, self.rows, [2, self.longest], seed + 2**34)
+        first, second = tf.unstack(drawn[:, :, : tf.shape(ids)[1]], axis=1)
         # The tokens of each stretch that stays, and of each span.
         sizes = cut(first, length - lost, spans), cut(second, lost, spans)
         hidden, span = spans_of(*sizes, tf.shape(ids)[1])
@@ -116,19 +119,6 @@ class Corruption:
         inputs, targets = self(inputs["input_ids"], inputs["attention_mask"], rows, epoch, seed=seed)
         weight *= tf.cast(tf.reduce_sum(inputs["is_target"], 1), tf.float32)
         return inputs, targets, losses.normalize_weights(weight)
-
-    def _counts(self) -> tuple[np.ndarray, np.ndarray]:
-        return counts(self.longest, self.share, self.mean, len(self.sentinels))
-
-    def _draws(self, rows, epoch, seed: int):
-        """Numbers from 0 to 1 for every row by itself, float32 [B, 2, longest]; the order of the epoch's rows has other seeds."""
-        of_row = epoch * self.rows + rows
-        seeds = tf.stack([tf.fill(tf.shape(of_row), tf.constant(seed + 2**34, tf.int64)), of_row], 1)
-        return tf.map_fn(
-            lambda own: tf.random.stateless_uniform([2, self.longest], own, alg="philox"),
-            seeds,
-            fn_output_signature=tf.TensorSpec([2, self.longest], tf.float32),
-        )
 
 
 def counts(longest: int, share: float, mean: float, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -97,14 +97,7 @@ class Masking:
         return {**inputs, **changed}, targets, losses.normalize_weights(weight)
 
     def _draws(self, rows, epoch, seed: int):
-        """Numbers from 0 to 1 for every row by itself, float32 [B, numbers, longest]; the order of the epoch's rows has other seeds."""
-        of_row = epoch * self.rows + rows
-        seeds = tf.stack([tf.fill(tf.shape(of_row), tf.constant(seed + 2**32, tf.int64)), of_row], 1)
-        return tf.map_fn(
-            lambda own: tf.random.stateless_uniform([self.numbers, self.longest], own, alg="philox"),
-            seeds,
-            fn_output_signature=tf.TensorSpec([self.numbers, self.longest], tf.float32),
-        )
+        return draws_by_row(rows, epoch, self.rows, [self.numbers, self.longest], seed + 2**32)
 
 
 class ReplacedMasking(Masking):
@@ -128,6 +121,24 @@ class ReplacedMasking(Masking):
         tokens = losses.normalize_weights(weight * tf.cast(tf.reduce_sum(real, 1), tf.float32))
         originals = tf.where(real > 0, ids, losses.IGNORED)
         return inputs, {"logits": targets, "replaced": originals}, {"logits": weights, "replaced": tokens}
+
+
+def draws_by_row(rows, epoch, count: int, shape: list[int], seed: int):
+    """Numbers from 0 to 1 for every row by itself, float32 [B, *shape]: whatever stands beside a row in its batch changes nothing.
+
+    Args:
+        rows: int64 [B], the rows' numbers.
+        epoch: int64 scalar, or FIXED.
+        count: how many rows the data set has.
+        shape: what is drawn for each.
+        seed: another one for each purpose; that of the run itself orders the epoch's rows.
+    """
+    seeds = tf.stack([tf.fill(tf.shape(rows), tf.constant(seed, tf.int64)), epoch * count + rows], 1)
+    return tf.map_fn(
+        lambda own: tf.random.stateless_uniform(shape, own, alg="philox"),
+        seeds,
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+    )
 
 
 def span_lengths(draws):

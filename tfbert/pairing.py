@@ -9,7 +9,7 @@ import numpy as np
 from tfbert import losses
 from tfbert._compat import tf
 from tfbert.errors import InputError
-from tfbert.masking import Masking
+from tfbert.masking import Masking, draws_by_row
 from tfbert.tokenization import Pieces
 from tfbert.tokenization.template import Template
 
@@ -68,7 +68,9 @@ class Pairing:
             {"input_ids", "attention_mask", "token_type_ids"}, int32 [B, T]; the number of each token's word, int32 [B, T], -1 where there
             is no text; the label, int32 [B]; and whether there is one, bool [B]: a row of less than two words cannot be parted.
         """
-        which, changed, document, sentence = tf.unstack(self._draws(rows, epoch, seed), axis=1)  # float32 [B] each
+        which, changed, document, sentence = tf.unstack(
+            draws_by_row(rows, epoch, self.begins.shape[0], [4], seed + 2**33), axis=1
+        )  # float32 [B] each
         begin, length = tf.gather(self.begins, rows), tf.gather(self.lengths, rows)
         first_part = tf.gather(self.part_splits, rows)
         count = tf.gather(self.part_splits, rows + 1) - first_part
@@ -88,16 +90,6 @@ class Pairing:
         """The rows with all of their text in the first segment, as `__call__` gives them: as long as they can become."""
         begin, end = tf.gather(self.begins, rows), tf.gather(self.begins + self.lengths, rows)
         return self._lay((begin, end), (end, end))[0]
-
-    def _draws(self, rows, epoch, seed: int):
-        """Four numbers from 0 to 1 for every row by itself, float32 [B, 4]; order and masks of the epoch's rows have other seeds."""
-        of_row = epoch * self.begins.shape[0] + rows
-        seeds = tf.stack([tf.fill(tf.shape(of_row), tf.constant(seed + 2**33, tf.int64)), of_row], 1)
-        return tf.map_fn(
-            lambda own: tf.random.stateless_uniform([4], own, alg="philox"),
-            seeds,
-            fn_output_signature=tf.TensorSpec([4], tf.float32),
-        )
 
     def _other(self, rows, document, sentence, room):
         """A segment of another document for each row, at most as long as `room`."""

@@ -97,9 +97,8 @@ def replaced_tokens(discriminator, generator):
     guess = family_of(generator.config.model_type).head(HEAD).guess
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(guess(generator, states))
     inputs["draw"] = keras.Input([None], dtype="int32", name="draw")
-    drawn = keras.layers.Lambda(
-        _written, dtype="float32", name="written"
-    )  # a chance below 1 / 256 would be lost in bfloat16's sum
+    # In float32: a chance below 1 / 256 would be lost in bfloat16's sum.
+    drawn = keras.layers.Lambda(_written, dtype="float32", name="written")
     ids = drawn([logits, inputs["input_ids"], inputs["masked"], inputs["draw"]])
     own = {name: inputs[name] for name in inputs if name not in ("masked", "draw")}
     judged = discriminator({**own, "input_ids": ids})["logits"]

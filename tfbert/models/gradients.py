@@ -15,7 +15,7 @@ def custom_gradient(function: Callable) -> Callable:
     """tf.custom_gradient that does not keep each graph in memory for as long as the process runs.
 
     In a graph tf.custom_gradient registers the gradient, a closure that holds the graph's tensors, under a name of its own, for good
-    (tensorflow/python/ops/custom_gradient.py): a process that trained several models held all their graphs, 15 MB for each run of two
+    (tensorflow/python/ops/custom_gradient.py): a process that trained several models held all their graphs, 20 MB for each run of two
     layers. Here the graph holds the closure, and the registry a weak reference to it.
 
     Args:
@@ -42,6 +42,8 @@ def _hand_over(graph) -> None:
     gradient = entry.get("type")
     if not name.startswith("CustomGradient-") or gradient is None:
         return
-    graph.tfbert_gradients = [*getattr(graph, "tfbert_gradients", ()), gradient]
+    if not hasattr(graph, "tfbert_gradients"):
+        graph.tfbert_gradients = []
+    graph.tfbert_gradients.append(gradient)
     weak = weakref.ref(gradient)
     entry["type"] = lambda *arguments: weak()(*arguments)
