@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tfbert
-from tfbert import checkpoints, models
+from tfbert import checkpoints, models, signals
 from tfbert.__main__ import main
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
@@ -180,14 +180,14 @@ def test_changes_are_listed_and_only_some_may_be_accepted(capsys):
 def test_the_second_signal_does_what_it_did_before_and_handlers_are_put_back():
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with checkpoints.Signals() as signals:
+    with signals.Signals() as taken:
         assert signals.received is None
         signal.raise_signal(signal.SIGINT)
         assert signals.received == signal.SIGINT
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    with checkpoints.Signals():
+    with signals.Signals():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     signal.signal(signal.SIGINT, inherited)
@@ -197,7 +197,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     found = []
 
     def elsewhere():
-        with checkpoints.Signals() as signals:
+        with signals.Signals() as taken:
             found.append((signals.received, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=elsewhere)

@@ -37,6 +37,7 @@ ORDER = [
     {"errors"},
     {"_compat", "files", "names"},
     {"batch_parts", "checkpoint_folder", "devices", "shuffling", "static_shapes"},
+    {"signals", "workers"},
     {"sources", "tokenization", "decoding", "losses", "metrics", "schedules", "optimizers", "plots"},
     {"masking"},
     {"pairing", "corruption"},

@@ -54,6 +54,7 @@ _HOMES = {
     "WarmupConstant": "tfbert.schedules",
     "WarmupCosine": "tfbert.schedules",
     "WarmupLinear": "tfbert.schedules",
+    "WorkerLost": "tfbert.errors",
     "callbacks": "tfbert.callbacks",
     "create_checkpoint": "tfbert.models",
     "evaluate": "tfbert.evaluation",

@@ -1,8 +1,9 @@
-"""The command line: results to stdout as JSON, one object a line; everything else to stderr; exit codes 0, 1, 2 and 130.
+"""The command line: results to stdout as JSON, one object a line; everything else to stderr; exit codes 0, 1, 2, 75 and 130.
 
 0    the command did what was asked
 1    a fault of tfbert: the traceback is on stderr
 2    a mistake of the user: one line on stderr says what to mend
+75   a training was ended by SIGTERM, or another of its workers is gone: its state is saved, and --resume goes on
 130  interrupted (Ctrl-C);  141  the reader of stdout went away
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 from tfbert import __version__, _compat
 from tfbert.command_line import quiet
 from tfbert.command_line.arguments import Parser
-from tfbert.errors import InputError, Interrupted, suggest
+from tfbert.errors import InputError, Interrupted, WorkerLost, suggest
 
 # command -> (its module, what it does); the module is imported when the command is asked for
 COMMANDS = {
@@ -69,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"tfbert: {stop}", file=sys.stderr)
         return stop.code
+    except WorkerLost as lost:
+        print(f"tfbert: {lost}", file=sys.stderr)
+        return lost.code
     except KeyboardInterrupt:
         print("tfbert: interrupted", file=sys.stderr)
         return 130

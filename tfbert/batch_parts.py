@@ -43,17 +43,19 @@ def cut(inputs, targets, weights, begin, end):
     return tf.nest.map_structure(lambda tensor: tensor[begin * each : end * each], inputs), *of_example
 
 
-def for_replicas(dataset, replicas: int):
+def for_replicas(dataset, replicas: int, own: range | None = None):
     """Cuts each batch into as many parts of equal size, one after the other, as a strategy hands them to its replicas.
 
     Args:
         dataset: batches of inputs, targets and weights, whose numbers of examples are multiples of `replicas`.
         replicas: how many there are.
+        own: the parts wanted, those of one of several workers (default: all).
     """
+    own = range(replicas) if own is None else own
 
     def parts(*batch):
         share = count(batch[1]) // replicas
-        return tf.data.Dataset.range(replicas, output_type=tf.int32).map(
+        return tf.data.Dataset.range(own.start, own.stop, output_type=tf.int32).map(
             plain(lambda i: cut(*batch, i * share, (i + 1) * share))
         )
 

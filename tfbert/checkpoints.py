@@ -23,6 +23,8 @@ from safetensors.numpy import load_file, save_file
 from tfbert import files, models
 from tfbert._compat import keras
 from tfbert.errors import InputError, Interrupted
+from tfbert.signals import Signals
+from tfbert.workers import Workers
 
 FORMAT_VERSION = 1
 KEPT = 2  # states: the newest, and the one before it, should the newest be damaged
@@ -35,6 +37,7 @@ class States:
 
     Args:
         directory: the output folder, which the caller holds (`files.locked`).
+        workers: those that train together, each with a folder of its own; None: this process alone.
 
     Example:
         >>> import tempfile
@@ -45,9 +48,9 @@ class States:
         >>> states.clear()
     """
 
-    def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
-        self.place = self.directory.parent / f".{self.directory.name}.run"
+    def __init__(self, directory: str | Path, workers: Workers | None = None):
+        self.directory, self.workers = Path(directory), workers or Workers()
+        self.place = self.workers.place(directory, "run")
         self._kept: list[Path] = []
 
     def __bool__(self) -> bool:
@@ -81,26 +84,50 @@ class States:
     def newest(self) -> dict[str, Any] | None:
         """Reads the newest state whose checksums are right; one that is damaged is told on stderr, and the one before it taken.
 
+        Of several workers all take the newest that each of them has.
+
         Returns:
             What `write` was given, or None where nothing was saved yet.
 
         Raises:
-            InputError: there are states, and none is whole; or it is one of another version of this package.
+            InputError: there are states, and none is whole, or none that all workers have; or it is one of another version of this
+                package.
         """
         for rest in self.place.glob(".*"):  # of a process that was killed while it wrote
             shutil.rmtree(rest, ignore_errors=True)
-        folders = self._folders()
+        folders, whole = self._folders(), []
         for folder in reversed(folders):
             wrong = _damage(folder)
             if not wrong:
-                self._kept = [folder]
-                return _read(folder)
-            print(f"tfbert: {folder} is damaged ({wrong}); the state before it is taken", file=sys.stderr)
-        if folders:
+                whole.append(folder)
+                if self.workers.count == 1:
+                    break
+            else:
+                print(f"tfbert: {folder} is damaged ({wrong}); the state before it is taken", file=sys.stderr)
+        with self.workers.agreeing():
+            if folders and not whole:
+                raise InputError(
+                    f"none of the states in {self.place} is whole; pass overwrite (--overwrite) to begin the run anew"
+                )
+        found = self.workers.tell([folder.name for folder in whole])
+        names = set.intersection(*map(set, found))
+        if not names and all(
+            len(of_one) <= 1 for of_one in found
+        ):  # at most the very first save, which not all of them did
+            self.clear()
+            return None
+        if not names:
+            having = ", ".join(f"worker {i}: {' and '.join(of_one) or 'none'}" for i, of_one in enumerate(found))
             raise InputError(
-                f"none of the states in {self.place} is whole; pass overwrite (--overwrite) to begin the run anew"
+                f"of {self.directory} there is no state that all workers have ({having}); bring the folders "
+                f"{self.place.name} back, or pass overwrite (--overwrite) to begin the run anew"
             )
-        return None
+        self._kept = [folder for folder in whole if folder.name == max(names)]
+        return _read(self._kept[0])
+
+    def take_back(self) -> None:
+        """Lets the next `write` keep not the last state but the one before it: another worker could not write the last."""
+        del self._kept[1:]
 
     def clear(self) -> None:
         """Deletes the folder: the run is over, or begun anew."""
@@ -193,37 +220,6 @@ def _short(value) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
-class Signals:
-    """Takes SIGTERM and Ctrl-C until it is left: the first of them is only noted, the next does what it would have done without.
-
-    Outside the main thread Python cannot take signals, and nothing is done.
-
-    Attributes:
-        received: the signal that came, or None.
-
-    Example:
-        >>> with Signals() as signals:
-        ...     signal.raise_signal(signal.SIGTERM)
-        ...     signals.received.name
-        'SIGTERM'
-    """
-
-    def __enter__(self) -> Signals:
-        self.received: signal.Signals | None = None
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _note(self, number: int, frame) -> None:
-        self.received = signal.Signals(number)
-        self.__exit__()
-
-
 class SaveState(keras.callbacks.Callback):
     """Saves the whole state of a training every so often, beside it, and lets `fit` go on where an earlier process stopped.
 
@@ -253,6 +249,7 @@ class SaveState(keras.callbacks.Callback):
     def __init__(self, states: States, pieces: Mapping[str, Any], *, steps: int, every: float, identity, saved=None):
         super().__init__()
         self.states, self.pieces, self.steps, self.every, self.identity = states, pieces, steps, every, identity
+        self.workers = states.workers
         self._saved, self._writer, self._failed, self._told = saved, None, None, False
         self.position: tuple[int, int] = tuple(saved["position"]) if saved else (0, 0)
         self.signals = Signals()
@@ -313,19 +310,30 @@ class SaveState(keras.callbacks.Callback):
 
     def _reached(self, epoch: int, batch: int) -> None:
         self.position = (epoch, batch)
-        if self.signals.received is not None:
-            self._stop(self.signals.received)
-        if time.monotonic() - self._written_at < self.every or (self._writer is not None and self._writer.is_alive()):
+        idle = self._writer is None or not self._writer.is_alive()
+        due = idle and time.monotonic() - self._written_at >= self.every
+        # What one worker does, all do at the same step.
+        signalled, ready, failed = self.workers.sums(
+            [self.signals.received is not None, due, idle and self._failed is not None]
+        )
+        if signalled:
+            self._stop(self.signals.received or signal.SIGTERM)
+        if ready < self.workers.count:
             return
         self._tell_failure()
+        if failed and self._failed is None:
+            self.states.take_back()
         self._writer = threading.Thread(target=self._write, args=(self.position, self._state()), name="tfbert-save")
         self._writer.start()
 
     def _stop(self, received: signal.Signals) -> None:
         if self._writer is not None:
             self._writer.join()
+        if self.workers.sums([self._failed is not None])[0] and self._failed is None:
+            self.states.take_back()
         self._write(self.position, self._state())
         self._tell_failure()
+        self.workers.sums([0])  # nobody leaves before all have saved
         raise Interrupted(received, self._how_to_resume())
 
     def _how_to_resume(self) -> str:

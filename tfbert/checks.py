@@ -83,22 +83,25 @@ def _check_freezing(settings: dict[str, Any]) -> None:
 
 def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """Checks that the output may be written, and returns the state to go on from; None where the run begins."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; the output must be a folder")
-    finished = (directory / "metrics.json").is_file()
-    if not finished and directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
-    if overwrite and not resume:
-        states.clear()
+    with states.workers.agreeing():
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"{directory} is a file; the output must be a folder")
+        finished = (directory / "metrics.json").is_file()
+        if not finished and directory.exists() and any(directory.iterdir()):
+            raise InputError(f"{directory} is not empty and not the output of a run; choose another output folder")
+        if overwrite and not resume:
+            states.clear()
     saved = states.newest() if resume else None
-    if finished and not overwrite and saved is None:
-        raise InputError(
-            f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
-        )
-    if states and saved is None:
-        raise InputError(
-            f"{directory} has a run that was interrupted; pass resume (--resume) to go on with it, or overwrite (--overwrite) to begin anew"
-        )
+    with states.workers.agreeing():
+        if finished and not overwrite and saved is None:
+            raise InputError(
+                f"{directory} holds a finished run; choose another output folder, or pass overwrite (--overwrite) to replace it"
+            )
+        if states and saved is None:
+            raise InputError(
+                f"{directory} has a run that was interrupted; pass resume (--resume) to go on with it, or overwrite (--overwrite) to "
+                "begin anew"
+            )
     return saved
 
 

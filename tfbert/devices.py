@@ -10,6 +10,7 @@ import re
 import resource
 import socket
 import sys
+import time
 from pathlib import Path
 
 from tfbert._compat import tf
@@ -20,6 +21,7 @@ STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multi-worker", "tpu")
 # Where a TPU is named: by Cloud TPU's users, and by Colab.
 TPU_NAMES = ("TPU_NAME", "COLAB_TPU_ADDR")
 XLA = ("auto", "on", "off")
+_PLACE = re.compile(r".+:([1-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])")  # host:port
 
 
 def choose_precision(name: str) -> str:
@@ -68,7 +70,8 @@ def get_strategy(name: str = "auto"):
             machine. "auto" (default) takes several workers where TF_CONFIG lists them, then a TPU, several GPUs, one GPU, the CPU.
 
     Raises:
-        InputError: an unknown name, a device that is not there, or a TF_CONFIG that is none.
+        InputError: an unknown name, a device that is not there, a TF_CONFIG that is none, or a worker that has not answered for as many
+            seconds as the environment variable TFBERT_WAIT_FOR_WORKERS says (default 300).
 
     Example:
         >>> get_strategy("cpu").num_replicas_in_sync
@@ -76,8 +79,7 @@ def get_strategy(name: str = "auto"):
     """
     name = _resolved(name)
     if name == "multi-worker":
-        _check_workers()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _multi_worker(os.environ.get("TF_CONFIG", ""))
     if name == "tpu":
         return _tpu()
     _grow_memory()
@@ -91,15 +93,10 @@ def replicated(name: str):
     """Returns the strategy of `get_strategy` that `fine_tune` trains under; None where there is one device, and nothing to distribute.
 
     Raises:
-        InputError: as `get_strategy`; and for several workers, whose states `fine_tune` cannot save and restore together.
+        InputError: as `get_strategy`.
     """
     name = _resolved(name)
-    if name == "multi-worker":
-        raise InputError(
-            "fine_tune trains on one machine; for several workers build, compile and fit under get_strategy('multi-worker'), or unset "
-            "TF_CONFIG"
-        )
-    if name not in ("mirrored", "tpu"):
+    if name not in ("mirrored", "multi-worker", "tpu"):
         _grow_memory()
         return None
     return get_strategy(name)
@@ -124,7 +121,7 @@ def _resolved(name: str) -> str:
         raise InputError(f"strategy is {name!r}; it must be one of {', '.join(STRATEGIES)}.{suggest(name, STRATEGIES)}")
     if name != "auto":
         return name
-    if os.environ.get("TF_CONFIG") and len(_workers()) > 1:
+    if os.environ.get("TF_CONFIG") and len(workers()[0]) > 1:
         return "multi-worker"
     if any(os.environ.get(variable) for variable in TPU_NAMES) or tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -132,35 +129,78 @@ def _resolved(name: str) -> str:
     return "mirrored" if gpus > 1 else "gpu" if gpus else "cpu"
 
 
-def _workers() -> list[str]:
-    """The workers' addresses that TF_CONFIG lists, its chief first."""
+def workers() -> tuple[dict[str, str], int]:
+    """The workers that TF_CONFIG lists, such as {"chief:0": "host1:12345", "worker:0": "host2:12345"}, and which of them this process is.
+
+    Raises:
+        InputError: TF_CONFIG is not set, or is none.
+    """
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        addresses = [address for kind in ("chief", "worker") for address in cluster.get(kind, [])]
-        inside = 0 <= task["index"] < len(cluster[task["type"]])
+        listed = {f"{kind}:{i}": place for kind in ("chief", "worker") for i, place in enumerate(cluster.get(kind, []))}
+        own = list(listed).index(f"{task['type']}:{task['index']}")
     except (ValueError, TypeError, KeyError, AttributeError):
-        addresses, inside = [], False
-    if not inside or not all(isinstance(address, str) and re.fullmatch(r".+:\d+", address) for address in addresses):
+        listed, own = {}, None
+    if own is None or not all(isinstance(place, str) and _PLACE.fullmatch(place) for place in listed.values()):
         raise InputError(
             f"the environment variable TF_CONFIG is {text[:200]!r}; expected JSON such as "
             '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}, '
             "with this process' own index"
         )
-    return addresses
+    return listed, own
 
 
-def _check_workers() -> None:
-    """Raises InputError for a TF_CONFIG that is none, or that names a host that this one does not know."""
-    for address in _workers():
-        host, port = address.rsplit(":", 1)
+@functools.cache
+def _multi_worker(config: str):
+    """One for a process: TensorFlow makes connections to the other workers once."""
+    listed, own = workers()
+    _grow_memory()
+    _meet(list(listed.values()), own)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise InputError(
+            f"TensorFlow was in use before the workers were connected ({str(error).splitlines()[0]}); call get_strategy('multi-worker'), "
+            "or fine_tune, before anything else computes"
+        ) from error
+
+
+def _meet(addresses: list[str], own: int) -> None:
+    """Waits until every worker answers at its address; TensorFlow would wait for ever, deaf to signals.
+
+    Until all are there each listens itself at its own address, which TensorFlow's server takes afterwards.
+    """
+    limit = float(os.environ.get("TFBERT_WAIT_FOR_WORKERS", "300"))
+    until = time.monotonic() + limit
+    with contextlib.ExitStack() as open_sockets:
         try:
-            socket.getaddrinfo(host.strip("[]"), int(port))
-        except (OSError, OverflowError) as error:
+            port = int(addresses[own].rsplit(":", 1)[1])
+            open_sockets.enter_context(socket.create_server(("", port), backlog=len(addresses)))
+        except OSError as error:
             raise InputError(
-                f"TF_CONFIG names the worker {address}, but its host is not known here ({error})"
+                f"TF_CONFIG says that this worker is {addresses[own]}, but nobody can listen at that port ({error}); choose another"
             ) from error
+        for i in (number for number in range(len(addresses)) if number != own):
+            while (error := _refused(addresses[i])) is not None:
+                # An unknown host may be one that is not up yet: a cluster's names come with its pods.
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"worker {i}, {addresses[i]} in TF_CONFIG, has not answered for {limit:g} seconds ({error}); start the same "
+                        "command on it, or let TFBERT_WAIT_FOR_WORKERS be more seconds"
+                    )
+                time.sleep(0.1)
+
+
+def _refused(address: str) -> OSError | None:
+    """Why nobody answers at an address; None where somebody does."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        return error
+    return None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, the one that ends an interrupted training, and the hint for a misspelt name."""
+"""The exception that a user's mistake raises, those that end a training from outside, and the hint for a misspelt name."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, received: signal.Signals, message: str):
         super().__init__(f"interrupted by {signal.Signals(received).name}; {message}")
         self.code = 75 if received == signal.SIGTERM else 130
+
+
+class WorkerLost(RuntimeError):
+    """Another worker of a training on several has died, or no longer answers, so that this one cannot go on.
+
+    Attributes:
+        code: the exit code for a script: 75, "try again later", as after SIGTERM.
+
+    Example:
+        >>> WorkerLost("worker 1 (10.0.0.2:12345) is gone; start all workers again with resume (--resume)").code
+        75
+    """
+
+    code = 75
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

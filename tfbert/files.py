@@ -203,8 +203,12 @@ def sha256(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(directory: str | Path) -> Iterator[None]:
+def locked(directory: str | Path, lock: Path | None = None) -> Iterator[None]:
     """Holds an output folder for one run at a time; the lock dies with the process, so a killed run never blocks the next.
+
+    Args:
+        directory: the output folder.
+        lock: the file that says so; None: `.NAME.lock` beside it.
 
     Example:
         >>> import tempfile
@@ -215,7 +219,7 @@ def locked(directory: str | Path) -> Iterator[None]:
         ...
         tfbert.errors.InputError: ... is in use by another run; wait for it or choose another output folder
     """
-    lock = Path(directory).parent / f".{Path(directory).name}.lock"
+    lock = lock or Path(directory).parent / f".{Path(directory).name}.lock"
     made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
     with told(directory):
         lock.parent.mkdir(parents=True, exist_ok=True)

@@ -79,11 +79,21 @@ def make_dataset(
     )
 
 
-def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_to=(), start=(0, 0), replicas: int = 1):
+def batches(
+    features: Features,
+    *,
+    batch_size: int,
+    training=False,
+    seed=0,
+    pad_to=(),
+    start=(0, 0),
+    replicas: int = 1,
+    own: range | None = None,
+):
     """The data set of `make_dataset`, from features that are there already; without targets, of the inputs alone.
 
     With several replicas a batch comes in as many parts of equal size, filled up with rows of weight 0. Their weights have mean 1 over
-    all of them, so that the mean of the parts' losses is the whole batch's loss.
+    all of them, so that the mean of the parts' losses is the whole batch's loss. `own` are the parts that come; None: all of them.
     """
     lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
     if batch_size < 1:
@@ -125,7 +135,7 @@ def batches(features: Features, *, batch_size: int, training=False, seed=0, pad_
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
     whole = _run(drawn, _Tables(features).batch(batch_size, pad_to, seed, replicas))
-    return whole if replicas == 1 else batch_parts.for_replicas(whole, replicas)
+    return whole if replicas == 1 else batch_parts.for_replicas(whole, replicas, own)
 
 
 def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:

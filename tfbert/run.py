@@ -34,7 +34,9 @@ KERAS_STEP = {"accumulate": 1, "fgm": 0, "r_drop": 0}
 class Run:
     """The training itself, between reading and writing."""
 
-    def __init__(self, task, checkpoint, tokenizer, train, validation, test, settings, teacher=None, unlabelled=None):
+    def __init__(
+        self, task, checkpoint, tokenizer, train, validation, test, settings, workers, teacher=None, unlabelled=None
+    ):
         self.task, self.checkpoint, self.tokenizer, self.settings = task, checkpoint, tokenizer, settings
         self.teacher, self.unlabelled = teacher, unlabelled
         parts = {"train": train, "validation": validation, "test": test}
@@ -44,11 +46,11 @@ class Run:
         self.hashes = {name: fingerprint(part) for name, part in self.data.items()}
         self.precision = devices.choose_precision(settings["precision"])
         self.unfreezing, self.cache = None, {}
-        self.strategy = devices.replicated(settings["strategy"])
+        self.workers, self.strategy = workers, workers.strategy
         self._check_replicas()
 
     def _check_replicas(self) -> None:
-        s, count = self.settings, self.replicas
+        s, count = self.settings, self.workers.replicas
         if count > 1 and not self.task.in_parts:
             raise InputError(
                 f"strategy {s['strategy']!r} computes a batch in {count} parts, but this objective compares all of its examples; use "
@@ -77,7 +79,7 @@ class Run:
             **{f"checkpoint/{path.relative_to(folder)}": sha256(path) for path in read},
             **(self.teacher.identity() if self.teacher else {}),
             **self.hashes,
-            **({"strategy.replicas": self.replicas} if self.replicas > 1 else {}),
+            **({"strategy.replicas": self.workers.replicas} if self.workers.replicas > 1 else {}),
             **{f"versions.{name}": version for name, version in _compat.versions().items()},
         }
 
@@ -129,11 +131,6 @@ class Run:
         """Where what has a copy on each replica is made."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    @property
-    def replicas(self) -> int:
-        """Equal parts of a batch that are computed side by side."""
-        return self.strategy.num_replicas_in_sync if self.strategy else 1
-
     def _freeze(self, model) -> None:
         if self.settings["lora"]:
             models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
@@ -166,7 +163,8 @@ class Run:
             states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
         )
         done = saver.position[0] * self.period + saver.position[1]
-        batches = pipeline.batches(features, start=divmod(done, cost.steps), replicas=self.replicas, **order).repeat()
+        parts = {"replicas": self.workers.replicas, "own": self.workers.own}
+        batches = pipeline.batches(features, start=divmod(done, cost.steps), **parts, **order).repeat()
         dataset = self.strategy.distribute_datasets_from_function(lambda _: batches) if self.strategy else batches
         with saver.running():
             plain(model.fit)(
@@ -191,12 +189,13 @@ class Run:
         monitor = s["monitor"] or self.task.monitor
         self.timer = callbacks.EpochTimer()
         self.scorer = callbacks.ScoreTask(
-            lambda trained: self.task.score(self.validation, self.held_out(trained)),
+            lambda trained: self.workers.of_chief(lambda: self.task.score(self.validation, self.held_out(trained))),
             monitor=monitor,
             mode=metrics.direction(monitor),
             patience=s["patience"],
         )
         progress = callbacks.Progress(
+            None if self.workers.chief else io.StringIO(),
             tokens_per_epoch=cost.tokens * self.period // cost.steps,
             padding_share=cost.padding_share,
             monitor=monitor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import statistics
@@ -27,6 +28,7 @@ from tfbert.report import html
 from tfbert.sources import Examples, fingerprint, from_iterable, split
 from tfbert.tasks import Task
 from tfbert.tuned import FineTuned, load, write
+from tfbert.workers import Workers
 
 checkpoints = lazy(
     "tfbert.checkpoints"
@@ -143,8 +145,9 @@ def fine_tune(
         patience: stop after so many scorings without a better one; None never stops early.
         monitor: the score that chooses the best epoch; None takes the task's own.
         precision: float32, bfloat16, float16, or auto: bfloat16 where the hardware multiplies it faster, else float32.
-        strategy: where it computes: cpu, gpu, mirrored (all GPUs of the machine, each with an equal part of a batch), tpu, or auto: what
-            there is (see `get_strategy`).
+        strategy: where it computes: cpu, gpu, mirrored (all GPUs of the machine, each with an equal part of a batch), multi-worker (all
+            that TF_CONFIG lists, each with an equal part of a batch: the same call on each of them; the chief writes `directory`), tpu, or
+            auto: what there is (see `get_strategy`).
         xla: on: XLA compiles the training step, and batches are padded to at most four lengths; off: TensorFlow's graph, which on a CPU is
             faster and leaves padding out; auto (default): on where there is a GPU and all examples have as many rows.
         seed: of the new head, the order of the rows, dropout and the held-out split (default 0).
@@ -175,7 +178,8 @@ def fine_tune(
 
     Raises:
         InputError: whatever the user can mend, in one line that names the place.
-        Interrupted: after SIGTERM or Ctrl-C; the state is saved.
+        Interrupted: after SIGTERM or Ctrl-C, on all workers; the state is saved.
+        WorkerLost: another worker has died; started again with `resume`, all go on from the last state that was saved.
     """
     teacher = None if teacher is None else str(teacher)
     unlabelled = None if unlabelled is None else from_iterable(unlabelled, "unlabelled")
@@ -183,23 +187,40 @@ def fine_tune(
     settings = {name: arguments[name] for name in _SETTINGS}
     check_settings(task, {**settings, "seeds": seeds, "adapt_epochs": adapt_epochs}, save_every)
     report = plots.available() if report is None else report and plots.needed()
+    workers = Workers(strategy)  # before anything computes: TensorFlow then no longer lets itself be connected
+    if workers.count > 1 and (adapt is not None or seeds > 1):
+        name = "seeds" if seeds > 1 else "adapt"
+        raise InputError(
+            f"several workers train one run together, and {name} means several; make them one after the other"
+        )
     if adapt is not None:
         return _after_adapting(arguments, settings, report)
     if seeds > 1:
         return _best_of(arguments, report)
-    with files.locked(directory := Path(directory)):
-        states = checkpoints.States(directory)
+    directory = Path(directory)
+    with workers.joined(), contextlib.ExitStack() as held:
+        with workers.agreeing():
+            held.enter_context(files.locked(directory, workers.place(directory, "lock")))
+        states = checkpoints.States(directory, workers)
         saved = begin(directory, states, resume, overwrite)
-        examples = read(task, train, validation, test, seed)
-        training = _prepare(task, checkpoint, *examples, unlabelled, settings, export, allow_missing_labels)
-        if saved is not None:
-            checkpoints.check_same(saved["identity"], training.identity(), directory, allow_changes=allow_changes)
+        with workers.agreeing():
+            examples = read(task, train, validation, test, seed)
+            training = _prepare(
+                task, checkpoint, *examples, unlabelled, settings, export, allow_missing_labels, workers
+            )
+            identity = training.identity()
+            if saved is not None:
+                checkpoints.check_same(saved["identity"], identity, directory, allow_changes=allow_changes)
+        workers.check_same(identity)
         tuned = FineTuned(*training(states, saved, save_every), directory, training.adapter)
-        _finish(tuned, states, export, training.parts if report else None)
+        with workers.agreeing():
+            _finish(tuned, states, export, training.parts if report else None)
     return tuned
 
 
-def _prepare(task, checkpoint, train, validation, test, unlabelled, settings, export, allow_missing_labels) -> run.Run:
+def _prepare(
+    task, checkpoint, train, validation, test, unlabelled, settings, export, allow_missing_labels, workers
+) -> run.Run:
     """Fills what the task leaves open, and checks all that can be checked before the work."""
     tokenizer = tokenization.load_tokenizer(checkpoint)
     if export:
@@ -209,7 +230,7 @@ def _prepare(task, checkpoint, train, validation, test, unlabelled, settings, ex
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
     if unlabelled is not None:
         check_unlabelled(task, unlabelled)
-    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings, teacher, unlabelled)
+    return run.Run(task, checkpoint, tokenizer, train, validation, test, settings, workers, teacher, unlabelled)
 
 
 def _teacher(settings: dict[str, Any], unlabelled: Examples | None) -> distillation.Teacher | None:
@@ -223,10 +244,11 @@ def _teacher(settings: dict[str, Any], unlabelled: Examples | None) -> distillat
 
 
 def _finish(tuned: FineTuned, states, export: bool, parts: dict[str, Examples] | None) -> None:
-    """Writes the folder, forgets the states of the training, and reports on `parts`."""
-    write(tuned, export)
+    """Writes the folder, forgets the states of the training, and reports on `parts`; of several workers the chief writes."""
+    if states.workers.chief:
+        write(tuned, export)
     states.clear()
-    if parts is not None:
+    if parts is not None and states.workers.chief:
         _report(tuned, parts)
 
 
@@ -244,7 +266,7 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
         # What is wrong with the fine-tuning is told before the work.
         names = ("unlabelled", "export", "allow_missing_labels")
         unlabelled, export, allow = (arguments[name] for name in names)
-        _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow)
+        _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow, Workers(arguments["strategy"]))
         documents = adaptation.text(arguments["adapt"], task, parts["train"])
         adaptation.warn_if_small(documents, arguments["adapt_epochs"])
         masked = adaptation.arguments(task, arguments, split(documents, 0.1, seed=arguments["seed"]))
