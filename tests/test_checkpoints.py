@@ -181,9 +181,9 @@ def test_the_second_signal_does_what_it_did_before_and_handlers_are_put_back():
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with signals.Signals() as taken:
-        assert signals.received is None
+        assert taken.received is None
         signal.raise_signal(signal.SIGINT)
-        assert signals.received == signal.SIGINT
+        assert taken.received == signal.SIGINT
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -198,7 +198,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
     def elsewhere():
         with signals.Signals() as taken:
-            found.append((signals.received, signal.getsignal(signal.SIGTERM)))
+            found.append((taken.received, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from tfbert.command_line import fine_tuning
-from tfbert.errors import Interrupted
+from tfbert.errors import Interrupted, WorkerLost
 from tfbert.serving.operations import operations
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +112,70 @@ def test_the_job_is_a_command_of_tfbert_that_goes_on_after_sigterm():
     assert failing["onExitCodes"]["values"] == [1, 2] and pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] >= 2 * parsed.settings["save_every"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def config_of(text: str) -> tuple[list[str], int]:
+    """The workers and the own index that a shell's output has, as TensorFlow would read it."""
+    config = json.loads(text)
+    return config["cluster"]["worker"], config["task"]["index"]
+
+
+def test_the_workers_pods_find_each_other_and_run_a_command_of_tfbert(tmp_path):
+    found = documents("workers")
+    name, job = found["Service"]["metadata"]["name"], found["Job"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert job["completions"] == job["parallelism"] == int(environment["WORKERS"]) == 2
+    assert (job["completionMode"], pod["subdomain"], pod["restartPolicy"]) == ("Indexed", name, "Never")
+    assert found["Service"]["spec"]["clusterIP"] == "None" and found["Service"]["spec"]["publishNotReadyAddresses"]
+    assert found["Service"]["spec"]["selector"] == {"job-name": found["Job"]["metadata"]["name"]}
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [WorkerLost.code] == [75]
+    (tmp_path / "tfbert").write_text('#!/bin/sh\nprintf "%s\\n" "$TF_CONFIG" "$@"\n')
+    (tmp_path / "tfbert").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        env={**environment, "PATH": path, "JOB_COMPLETION_INDEX": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    config, *words = done.stdout.splitlines()
+    ports = [str(port["containerPort"]) for port in container["ports"]]
+    # A pod of an indexed Job is called JOB-INDEX, and is JOB-INDEX.SUBDOMAIN in the cluster.
+    hosts = [f"{found['Job']['metadata']['name']}-{i}.{name}:{ports[0]}" for i in range(2)]
+    assert config_of(config) == (hosts, 1) and words == container["args"]
+    parsed = fine_tuning.arguments(words[1:])
+    assert parsed.settings["strategy"] == "multi-worker" and parsed.settings["resume"] is True
+
+
+@pytest.mark.parametrize("code", [0, 75, 2])
+def test_the_slurm_job_lists_its_nodes_and_queues_again_where_it_was_interrupted(tmp_path, code):
+    programs = {
+        "scontrol": 'if [ "$1" = show ]; then printf "node7\\nnode9\\n"; else echo "$@"; fi',
+        "srun": 'shift; export SLURM_PROCID=1; exec "$@"',
+        "tfbert": f'printf "%s\\n" "$TF_CONFIG" "$@"; exit {code}',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(ROOT / "examples" / "slurm" / "training.sbatch")],
+        env={
+            "PATH": os.pathsep.join([str(tmp_path), os.environ["PATH"]]),
+            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NODELIST": "n",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    config, *words = done.stdout.splitlines()
+    assert done.returncode == code and config_of(config) == (["node7:12007", "node9:12007"], 1)
+    assert (words[-1] == "requeue 7") == (code == 75)
+    parsed = fine_tuning.arguments(words[1:-1] if code == 75 else words[1:])
+    assert parsed.settings["strategy"] == "multi-worker" and (ROOT / parsed.train).is_file()
 
 
 def test_the_server_reads_what_is_configured_and_serves_what_is_exported(parse):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import together
 
 import tfbert
 from tfbert import batch_parts, devices
@@ -153,6 +155,7 @@ def test_auto_takes_what_there_is(monkeypatch):
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
         '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:65536"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
 def test_a_tf_config_that_is_none_is_refused(monkeypatch, value):
@@ -161,13 +164,22 @@ def test_a_tf_config_that_is_none_is_refused(monkeypatch, value):
         tfbert.get_strategy("multi-worker")
 
 
-def test_a_worker_of_an_unknown_host_is_named(monkeypatch):
-    config = {"cluster": {"worker": ["localhost:1", "no-such-host.invalid:1"]}, "task": {"type": "worker", "index": 0}}
+@pytest.mark.parametrize("place", ["no-such-host.invalid:1", "127.0.0.1:1"])
+def test_a_worker_that_does_not_answer_is_named(monkeypatch, place):
+    (port,) = together.free_ports(1)
+    config = {"cluster": {"worker": [f"localhost:{port}", place]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    with pytest.raises(InputError, match=r"names the worker no-such-host.invalid:1, but its host is not known here"):
+    monkeypatch.setenv("TFBERT_WAIT_FOR_WORKERS", "0.3")
+    with pytest.raises(InputError, match=rf"worker 1, {place} in TF_CONFIG, has not answered for 0.3 seconds"):
         tfbert.get_strategy("multi-worker")
-    with pytest.raises(InputError, match="fine_tune trains on one machine; for several workers build, compile and fit"):
-        devices.replicated("auto")
+
+
+def test_a_worker_whose_port_is_taken_is_told(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("TF_CONFIG", together.config([port, port + 1], 0))
+        with pytest.raises(InputError, match=rf"this worker is 127.0.0.1:{port}, but nobody can listen at that port"):
+            tfbert.get_strategy("multi-worker")
 
 
 def test_a_tpu_that_is_not_there_is_told(monkeypatch):

@@ -106,9 +106,18 @@ def undisturbed(checkpoint, place: Path, options: dict, workers: int, replicas: 
     return digests(place, workers)
 
 
-def strike(started: list, place: Path, index: int, what: signal.Signals, after: float) -> list[int | None]:
-    """Sends one worker a signal, some seconds after its first step; returns the exit codes of all."""
-    while all(process.is_alive() for process in started) and not (place / f"begun-{index}").exists():
+def strike(
+    started: list, place: Path, index: int, what: signal.Signals, after: float, saved: bool = False
+) -> list[int | None]:
+    """Sends one worker a signal, some seconds after its first step, or after all have saved; returns the exit codes of all."""
+
+    def begun() -> bool:
+        states = list(place.glob(".run*.run/step-*/SHA256SUMS"))
+        return (
+            len({path.parents[1] for path in states}) == len(started) if saved else (place / f"begun-{index}").exists()
+        )
+
+    while all(process.is_alive() for process in started) and not begun():
         time.sleep(0.01)
     time.sleep(after)
     if started[index].is_alive():

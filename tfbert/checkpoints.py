@@ -98,12 +98,12 @@ class States:
         folders, whole = self._folders(), []
         for folder in reversed(folders):
             wrong = _damage(folder)
-            if not wrong:
-                whole.append(folder)
-                if self.workers.count == 1:
-                    break
-            else:
+            if wrong:
                 print(f"tfbert: {folder} is damaged ({wrong}); the state before it is taken", file=sys.stderr)
+                continue
+            whole.append(folder)
+            if self.workers.count == 1:
+                break
         with self.workers.agreeing():
             if folders and not whole:
                 raise InputError(
@@ -313,9 +313,8 @@ class SaveState(keras.callbacks.Callback):
         idle = self._writer is None or not self._writer.is_alive()
         due = idle and time.monotonic() - self._written_at >= self.every
         # What one worker does, all do at the same step.
-        signalled, ready, failed = self.workers.sums(
-            [self.signals.received is not None, due, idle and self._failed is not None]
-        )
+        lost = idle and self._failed is not None
+        signalled, ready, failed = self.workers.sums([self.signals.received is not None, due, lost])
         if signalled:
             self._stop(self.signals.received or signal.SIGTERM)
         if ready < self.workers.count:
