@@ -81,7 +81,7 @@ def get_strategy(name: str = "auto"):
     if name == "multi-worker":
         return _multi_worker(os.environ.get("TF_CONFIG", ""))
     if name == "tpu":
-        return _tpu()
+        return _tpu(next((os.environ[variable] for variable in TPU_NAMES if os.environ.get(variable)), ""))
     _grow_memory()
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
@@ -209,8 +209,9 @@ def _mirrored(names: tuple[str, ...]):
     return tf.distribute.MirroredStrategy(names)
 
 
-def _tpu():
-    named = next((os.environ[variable] for variable in TPU_NAMES if os.environ.get(variable)), "")
+@functools.cache
+def _tpu(named: str):
+    """One for a process: a TPU that is made ready again forgets what it holds."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=named or "local")
         tf.config.experimental_connect_to_cluster(resolver)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import tfbert
+from tfbert import devices
 from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
 from tfbert.serving.layout import versions
@@ -62,6 +63,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
+    devices.replicated(arguments.settings.get("strategy", "auto"))  # several workers meet before anything computes
     train, validation, test = (
         None if path is None else reading.read_file(path, arguments, documents=arguments.task.documents)
         for path in (arguments.train, arguments.validation, arguments.test)
