@@ -2,7 +2,7 @@
 #
 #   make demo    fine-tune, score, export, and ask the exported model, in a few minutes on two CPU cores
 #   make test    the tests, docstring examples and README's blocks, offline, against the installed package
-#   make test-all  the same with the cases that `make test` leaves out for their time (tests/conftest.py names them)
+#   make test-all  the same with the cases that `make test` leaves out for their time (tests/exhaustive.py names them)
 #   make lint    ruff
 #   make bench   tfbert beside its peers; `make bench PART=serving` for one part (benchmarks/README.md names them all)
 #   make clean   forget everything that was made
@@ -22,12 +22,13 @@ SOURCES := $(shell find tfbert -name __pycache__ -prune -o -print) $(wildcard RE
 demo: $(VENV)/package.stamp
 	$(BIN)/python examples/sequence_classification.py
 
+# The order of the files is that of tests/conftest.py, the longest first; pytest-xdist's own goes by the number of tests.
 # pytest as a program, not `python -m pytest`: the latter would put this folder, not the installed package, first on the import path.
 test: $(VENV)/package.stamp
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/package.stamp
-	$(BIN)/pytest --numprocesses auto --dist loadfile -m ""
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff check

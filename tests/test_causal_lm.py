@@ -133,9 +133,8 @@ def test_a_stop_is_one_token_that_ends_a_text_too(tokenizer):
 def test_what_is_trained_is_what_is_exported(tiny_gpt2, tmp_path):
     pairs = [{"text": "a good", "target": "film"}, {"text": "the plot was", "target": "very dull"}] * 8
     task = tasks.CausalLM(max_length=12, max_new_tokens=3, num_beams=2, scores=("exact_match",))
-    tuned = tfbert.fine_tune(
-        task, tiny_gpt2, pairs, pairs, directory=tmp_path / "out", epochs=6, learning_rate=2e-2, batch_size=4
-    )
+    options = {"epochs": 6, "learning_rate": 2e-2, "batch_size": 4, "report": False}
+    tuned = tfbert.fine_tune(task, tiny_gpt2, pairs, pairs, directory=tmp_path / "out", **options)
     assert tuned.metrics["metrics"]["exact_match"] == 1 and tuned.metrics["metrics"]["perplexity"] < 2
     answers = tfbert.Predictor(tmp_path / "out")(["a good", "the plot was"])
     assert answers == [{"generated_text": "film"}, {"generated_text": "very dull"}]

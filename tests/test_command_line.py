@@ -344,7 +344,7 @@ def test_doctor_survives_a_broken_package(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def tuned(tiny, tmp_path_factory) -> Path:
+def tuned(shallow, tmp_path_factory) -> Path:
     """A folder that `tfbert fine-tune` wrote, from files with foreign column names; with what it printed beside it."""
     folder = tmp_path_factory.mktemp("command_line")
     for name in ("train", "test"):
@@ -353,9 +353,7 @@ def tuned(tiny, tmp_path_factory) -> Path:
     options = (
         f"--train {folder}/train.csv --test {folder}/test.csv --validation {folder}/test.csv --output {folder}/model"
     )
-    options += (
-        f" --checkpoint {tiny} --text review --label mood --delimiter ; --epochs 2 --learning-rate 1e-2 --max-length 16"
-    )
+    options += f" --checkpoint {shallow} --text review --label mood --delimiter ; --epochs 2 --learning-rate 1e-2 --max-length 16"
     words = ["fine-tune", "sequence-classification", *options.split(), "--strategy", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(Path(tfbert.__file__).resolve().parents[1])}
     done = subprocess.run(

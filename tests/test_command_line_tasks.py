@@ -85,10 +85,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("task", CASES)
-def test_a_task_goes_from_a_file_to_an_export_that_answers_alike(task, tiny, tmp_path, capsys):
+def test_a_task_goes_from_a_file_to_an_export_that_answers_alike(task, shallow, tmp_path, capsys):
     write, options, row, outputs = CASES[task]
     train, place = tmp_path / write(tmp_path), tmp_path / "run"
-    argv = ["fine-tune", task, "--train", train, "--output", place, "--checkpoint", tiny, "--epochs", "1", *options]
+    argv = ["fine-tune", task, "--train", train, "--output", place, "--checkpoint", shallow, "--epochs", "1", *options]
     assert main(list(map(str, argv))) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["export"] == str(place / "1") and all(abs(score) >= 0 for score in result["metrics"].values())

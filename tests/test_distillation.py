@@ -188,10 +188,8 @@ def test_plain_keras_gives_the_same_weights(tiny, teacher, tmp_path):
     big = tfbert.load(teacher)
     rows = [*TRAIN, *TEXTS]
     features = big.task.features(big.tokenizer, from_iterable(rows), targets=False)
-    answers = np.concatenate(  # one by one
-        [big.model(next(iter(pipeline.batches(big.task.features(big.tokenizer, from_iterable([row]), targets=False),
-                                              batch_size=1))))["logits"].numpy() for row in rows]
-    )  # fmt: skip
+    one_by_one = pipeline.batches(features, batch_size=1)
+    answers = np.concatenate([big.model(inputs)["logits"].numpy() for inputs in one_by_one])
     labels = [big.task.labels.index(row["label"]) for row in TRAIN] + [0] * len(TEXTS)
     hard = np.eye(2)[labels] * 0.4 * (np.arange(len(rows)) < len(TRAIN))[:, np.newaxis]
     probabilities = np.exp(log_softmax(answers.astype(np.float64) / T))

@@ -103,7 +103,7 @@ def test_another_rung_is_traced_anew(tiny, tmp_path):
 
 
 def fine_tune(tiny, place, **options):
-    options = {**OPTIONS, "epochs": 3, "export": False, "report": False, **options}
+    options = {**OPTIONS, "epochs": 3, "export": False, **options}
     return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=place, **options)
 
 
@@ -116,9 +116,16 @@ WAYS = {
 }
 
 
+@pytest.fixture(scope="module")
+def gradual(tiny, tmp_path_factory):
+    return fine_tune(tiny, tmp_path_factory.mktemp("gradual") / "auto", **WAYS["gradual unfreezing"])
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_fine_tune_has_the_scores_of_the_run_without_the_file(tiny, tmp_path, way):
-    once, each = (fine_tune(tiny, tmp_path / cache, frozen_cache=cache, **WAYS[way]) for cache in ("auto", "off"))
+def test_fine_tune_has_the_scores_of_the_run_without_the_file(tiny, tmp_path, way, request):
+    each = fine_tune(tiny, tmp_path / "off", frozen_cache="off", **WAYS[way])
+    shared = way == "gradual unfreezing"
+    once = request.getfixturevalue("gradual") if shared else fine_tune(tiny, tmp_path / "auto", **WAYS[way])
     assert once.metrics["frozen_cache_bytes"] > 0 and "frozen_cache_bytes" not in each.metrics
     tolerance = 2e-2 if way == "bfloat16" else 1e-4
     for mine, other in zip(once.history, each.history, strict=True):
@@ -131,7 +138,8 @@ def test_fine_tune_has_the_scores_of_the_run_without_the_file(tiny, tmp_path, wa
     if way != "bfloat16":
         assert once.metrics["metrics"]["accuracy"] == each.metrics["metrics"]["accuracy"]
     assert once.metrics["layer_groups"] == each.metrics["layer_groups"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "off"]
+    assert [path.name for path in once.directory.parent.iterdir() if path.name != "off"] == ["auto"]
+    assert [path.name for path in each.directory.parent.iterdir() if path.name != "auto"] == ["off"]
 
 
 def test_half_the_size_on_request_and_close(tiny, tmp_path):
@@ -142,9 +150,8 @@ def test_half_the_size_on_request_and_close(tiny, tmp_path):
     np.testing.assert_allclose([row["loss"] for row in half.history], [row["loss"] for row in full.history], rtol=2e-2)
 
 
-def test_gradual_unfreezing_is_told_by_group(tiny, tmp_path):
-    tuned = fine_tune(tiny, tmp_path / "gradual", unfreeze="gradual")
-    groups = json.loads((tmp_path / "gradual" / "metrics.json").read_text())["layer_groups"]
+def test_gradual_unfreezing_is_told_by_group(gradual):
+    groups = json.loads((gradual.directory / "metrics.json").read_text())["layer_groups"]
     assert {name: group.get("from_epoch") for name, group in groups.items()} == {
         "embeddings": None,
         "layers[0]": 3,
@@ -153,9 +160,9 @@ def test_gradual_unfreezing_is_told_by_group(tiny, tmp_path):
         "head": 1,
     }
     assert groups["embeddings"]["trainable"] == 0 and groups["layers[0]"]["trainable"] > 0
-    assert tuned.metrics["trainable_parameters"] == sum(group["trainable"] for group in groups.values())
-    rates = tfbert.report._rates(tuned.metrics, 3)
-    steps = tuned.metrics["steps"]
+    assert gradual.metrics["trainable_parameters"] == sum(group["trainable"] for group in groups.values())
+    rates = tfbert.report._rates(gradual.metrics, 3)
+    steps = gradual.metrics["steps"]
     assert list(rates) == ["layers[0]", "layers[1]", "pooler", "head"]
     assert not rates["layers[0]"][: 2 * steps].any() and rates["layers[0]"][2 * steps] == rates["head"][2 * steps] > 0
 

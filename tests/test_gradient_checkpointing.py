@@ -126,7 +126,7 @@ def test_nothing_is_computed_again_where_nothing_is_trained():
     assert not any("StatelessRandom" in node.type for node in traced.graph.get_operations())
 
 
-def test_fine_tune_passes_it_on(tiny, tmp_path, monkeypatch):
+def test_fine_tune_passes_it_on(shallow, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "tfbert.models.loading.put", lambda model, **options: asked.append(options) or lean.put(model, **options)
@@ -134,9 +134,10 @@ def test_fine_tune_passes_it_on(tiny, tmp_path, monkeypatch):
     rows = [
         {"text": f"it was {word}", "label": label} for label, word in (("a", "good"), ("b", "bad")) for _ in range(8)
     ]
-    options = {"epochs": 1, "batch_size": 8, "precision": "float32", "export": False, "gradient_checkpointing": True}
+    options = {"epochs": 1, "batch_size": 8, "precision": "float32", "gradient_checkpointing": True}
+    options |= {"export": False, "report": False}
     tuned = training.fine_tune(
-        SequenceClassification(max_length=16), tiny, rows, rows, directory=tmp_path / "run", **options
+        SequenceClassification(max_length=16), shallow, rows, rows, directory=tmp_path / "run", **options
     )
     assert asked == [{"first_token": True, "gradient_checkpointing": True}]
     assert tuned.metrics["settings"]["gradient_checkpointing"] is True

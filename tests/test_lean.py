@@ -414,9 +414,7 @@ def _gradients(function) -> list[str]:
     return names
 
 
-def test_a_replica_of_its_own_drops_its_own(tmp_path):
-    """Two replicas with half a batch each learn what one learns with the whole, and draw different masks."""
-    code = """
+REPLICAS = """
 import numpy as np
 from tfbert._compat import tf, keras, transformers
 from tfbert import AdamW, losses, models
@@ -426,6 +424,17 @@ from tfbert.models.loading import quiet
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+one, two = tf.distribute.OneDeviceStrategy("/CPU:0"), tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+"""
+DRAWN = """
+def mask():
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return Noise(tf.cast(replica, tf.int64) * (1 << 31) + 7, tf.constant(1, tf.int64)).drop(tf.ones([64]), 0.5)
+first, second = two.experimental_local_results(two.run(tf.function(mask)))
+assert 0.2 < np.mean(first.numpy() == second.numpy()) < 0.8
+print("equal")
+"""
+LEARNT = """
 random = np.random.default_rng(0)
 ids = random.integers(5, 25, (16, 7)).astype(np.int32)
 features = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -446,19 +455,17 @@ def train(strategy, rate):
         wrapped.compile(optimizer, loss=losses.sparse_categorical_crossentropy)
     return wrapped.fit(data, epochs=3, verbose=0).history["loss"]
 
-one, two = tf.distribute.OneDeviceStrategy("/CPU:0"), tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
 np.testing.assert_allclose(train(two, 0.0), train(one, 0.0), atol=1e-5)
 dropped = train(two, 0.5)
 assert all(np.isfinite(dropped)) and dropped != train(one, 0.5)
-
-def mask():
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return Noise(tf.cast(replica, tf.int64) * (1 << 31) + 7, tf.constant(1, tf.int64)).drop(tf.ones([64]), 0.5)
-first, second = two.experimental_local_results(two.run(tf.function(mask)))
-assert 0.2 < np.mean(first.numpy() == second.numpy()) < 0.8
 print("equal")
 """
+
+
+@pytest.mark.parametrize("code", [DRAWN, LEARNT], ids=["what it draws", "what it learns"])
+def test_a_replica_of_its_own_drops_its_own(code, tmp_path):
+    """Two replicas with half a batch each learn what one learns with the whole, and draw different masks."""
     script = tmp_path / "replicas.py"
-    script.write_text(code, encoding="utf-8")
+    script.write_text(REPLICAS + code, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

@@ -213,8 +213,8 @@ class Stop(Exception):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
-    expected = fine_tune(tiny, tmp_path / "whole", "span", epochs=2)
+def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(shallow, tmp_path, monkeypatch):
+    expected = fine_tune(shallow, tmp_path / "whole", "span", epochs=2)
     reached = checkpoints.SaveState._reached
 
     def then(self, epoch, batch):
@@ -225,23 +225,23 @@ def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tiny, tmp
 
     monkeypatch.setattr(checkpoints.SaveState, "_reached", then)
     with pytest.raises(Stop):
-        fine_tune(tiny, tmp_path / "run", "span", epochs=2, save_every=0)
+        fine_tune(shallow, tmp_path / "run", "span", epochs=2, save_every=0)
     monkeypatch.undo()
-    tuned = fine_tune(tiny, tmp_path / "run", "span", epochs=2, save_every=0, resume=True)
+    tuned = fine_tune(shallow, tmp_path / "run", "span", epochs=2, save_every=0, resume=True)
     for before, after in zip(expected.model.get_weights(), tuned.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     rows = [[{**row, "seconds": 0} for row in run.history] for run in (expected, tuned)]
     assert rows[0] == rows[1]
 
 
-def test_a_batch_in_parts_is_the_same_update(tiny):
-    task, tokenizer = tasks.MaskedLM(max_length=24), tokenization.load_tokenizer(tiny)
+def test_a_batch_in_parts_is_the_same_update(shallow):
+    task, tokenizer = tasks.MaskedLM(max_length=24), tokenization.load_tokenizer(shallow)
     (batch,) = tfbert.make_dataset(task, tokenizer, corpus(16, 5), batch_size=64)
     found = []
     for parts in (1, 3):
         keras.utils.set_random_seed(0)
         options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        model = models.at_masked(models.load(tiny, "masked-lm", **options))
+        model = models.at_masked(models.load(shallow, "masked-lm", **options))
         model = tfbert.TrainingModel(model, accumulate=parts)
         model.compile(keras.optimizers.SGD(1.0), loss=task.loss())
         model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)

@@ -337,6 +337,30 @@ def test_the_counts_of_late_variables_are_among_the_optimizer_s_own():
     assert starts.numpy().tolist() == [0, 50]
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_what_all_updates_read_is_made_once_and_anew_for_each_step(jit_compile):
+    variables = [tf.Variable([2.0, 3.0], name=f"kernel_{i}") for i in range(5)]
+    optimizer = AdamW(0.1, weight_decay=0.5, jit_compile=jit_compile)
+    alone = [tf.Variable([2.0, 3.0], name="kernel"), AdamW(0.1, weight_decay=0.5)]
+
+    @tf.function
+    def step(gradients):
+        optimizer.apply_gradients(zip(gradients, variables))
+
+    for gradient in ([0.1, 0.2], [0.3, 0.1], [-0.2, 0.4]):
+        step([tf.constant(gradient)] * 5)
+        optimizer.apply_gradients([(tf.constant(gradient), variable) for variable in variables])
+        for _ in range(2):
+            # Of five equal gradients the norm is that of one with each number five times.
+            alone[1].global_clipnorm = 1 / np.sqrt(5)
+            alone[1].apply_gradients([(tf.constant(gradient), alone[0])])
+    for variable in variables:
+        np.testing.assert_allclose(variable, alone[0], rtol=1e-6)
+    if not jit_compile:  # else each update is a graph of its own
+        graph = step.get_concrete_function([tf.constant([0.0, 0.0])] * 5).graph
+        assert sum(node.type == "Pow" for node in graph.get_operations()) == 2
+
+
 def test_amsgrad_is_keras_own():
     results = []
     for optimizer in (

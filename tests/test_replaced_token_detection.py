@@ -215,23 +215,30 @@ class Stop(Exception):
     """Ends a run like a crash: what is on the disk stays."""
 
 
-@pytest.mark.slow
-def test_it_learns_what_is_shared_stays_shared_and_a_resumed_run_ends_with_the_same_bits(
-    tiny_electra, tmp_path, monkeypatch
-):
-    def fine_tune(directory, **options):
-        task, fixed = tasks.ReplacedTokenDetection(max_length=24), {"export": False, "report": False}
-        data = corpus(60, 3), corpus(10, 4)
-        options = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, **fixed, **options}
-        return tfbert.fine_tune(task, tiny_electra, *data, directory=directory, **options)
+def fine_tune(checkpoint, directory, **options):
+    task, fixed = tasks.ReplacedTokenDetection(max_length=24), {"export": False, "report": False, "keep_layers": "0"}
+    data = corpus(60, 3), corpus(10, 4)
+    options = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, **fixed, **options}
+    return tfbert.fine_tune(task, checkpoint, *data, directory=directory, **options)
 
-    expected = fine_tune(tmp_path / "whole")
-    assert expected.history[-1]["val_generator_loss"] < expected.history[0]["val_generator_loss"]
-    folders = [tmp_path / "whole" / "checkpoint", tmp_path / "whole" / "checkpoint" / "generator"]
+
+@pytest.fixture(scope="module")
+def tuned(tiny_electra, tmp_path_factory):
+    return fine_tune(tiny_electra, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.slow
+def test_it_learns_and_what_is_shared_stays_shared(tiny_electra, tuned):
+    assert tuned.history[-1]["val_generator_loss"] < tuned.history[0]["val_generator_loss"]
+    folders = [tuned.directory / "checkpoint", tuned.directory / "checkpoint" / "generator"]
     words = [load_file(folder / "model.safetensors")["electra.embeddings.word_embeddings.weight"] for folder in folders]
     np.testing.assert_array_equal(*words)
     begun = load_file(tiny_electra / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert np.abs(words[0] - begun).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_within_an_epoch_ends_with_the_same_bits(tuned, tiny_electra, tmp_path, monkeypatch):
     reached = checkpoints.SaveState._reached
 
     def then(self, epoch, batch):
@@ -242,13 +249,13 @@ def test_it_learns_what_is_shared_stays_shared_and_a_resumed_run_ends_with_the_s
 
     monkeypatch.setattr(checkpoints.SaveState, "_reached", then)
     with pytest.raises(Stop):
-        fine_tune(tmp_path / "run", save_every=0)
+        fine_tune(tiny_electra, tmp_path / "run", save_every=0)
     monkeypatch.undo()
-    tuned = fine_tune(tmp_path / "run", save_every=0, resume=True)
-    for before, after in zip(expected.model.get_weights(), tuned.model.get_weights(), strict=True):
+    resumed = fine_tune(tiny_electra, tmp_path / "run", save_every=0, resume=True)
+    for before, after in zip(tuned.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     again = tfbert.load(tmp_path / "run")
-    for before, after in zip(tuned.model.get_weights(), again.model.get_weights(), strict=True):
+    for before, after in zip(resumed.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 
 

@@ -38,7 +38,9 @@ def test_pooling_is_the_formula_whatever_the_padding(tiny, pooling, normalize):
 def test_the_pooler_which_takes_no_part_is_not_trained_and_is_saved(tiny, tmp_path, caplog):
     rows = [{"text": f"good film {i}", "text_pair": f"lovely film {i}"} for i in range(40)]
     task = tasks.SentenceEmbedding(objective="ranking", max_length=16)
-    tuned = tfbert.fine_tune(task, tiny, rows, epochs=1, learning_rate=1e-2, directory=tmp_path / "out", export=False)
+    tuned = tfbert.fine_tune(
+        task, tiny, rows, epochs=1, learning_rate=1e-2, directory=tmp_path / "out", export=False, report=False
+    )
     assert "Gradients do not exist" not in caplog.text
     before, after = (models.load(place, None) for place in (tiny, tmp_path / "out" / "checkpoint"))
     for one, other in zip(before.weights, after.weights):

@@ -114,6 +114,7 @@ def test_it_learns_to_write(tiny_t5, tmp_path):
         learning_rate=1e-2,
         batch_size=4,
         export=False,
+        report=False,
         freeze="encoder",
     )
     assert tuned.metrics["metrics"]["exact_match"] == 1

@@ -25,7 +25,14 @@ def rows(count: int, seed: int = 0) -> list[dict]:
 
 TRAIN, VALIDATION = rows(50), rows(32, 1)
 TASK = tfbert.SequenceClassification(max_length=32, dropout=0.0)
-OPTIONS = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32", "export": False}
+OPTIONS = {
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 5e-3,
+    "precision": "float32",
+    "export": False,
+    "report": False,
+}
 
 
 def positions(lengths: list[int], batch_size: int, chosen) -> int:
@@ -74,16 +81,25 @@ def test_auto_pads_to_the_boundaries_of_the_data(tiny):
         tfbert.make_dataset(task, tokenizer, TRAIN, pad_to="least")
 
 
-@pytest.fixture(scope="module")
-def tuned(tiny, tmp_path_factory):
-    place = tmp_path_factory.mktemp("runs")
-    return {
-        xla: training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=place / xla, xla=xla, **OPTIONS)
+@pytest.fixture
+def compiled(monkeypatch) -> list[bool]:
+    """Of each `compile` from now on, whether XLA is asked for."""
+    found = []
+    compile_ = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model,
+        "compile",
+        lambda model, *given, **options: found.append(options["jit_compile"]) or compile_(model, *given, **options),
+    )
+    return found
+
+
+def test_xla_learns_what_the_graph_learns(shallow, tmp_path, compiled):
+    tuned = {
+        xla: training.fine_tune(TASK, shallow, TRAIN, VALIDATION, directory=tmp_path / xla, xla=xla, **OPTIONS)
         for xla in ("on", "off")
     }
-
-
-def test_xla_learns_what_the_graph_learns(tuned):
+    assert compiled == [True, False]
     # Seven batches an epoch; the last is filled up, and its rows count as many as in the graph.
     for run in tuned.values():
         assert run.history[1]["loss"] < run.history[0]["loss"]
@@ -101,14 +117,7 @@ def test_xla_learns_what_the_graph_learns(tuned):
     assert tuned["on"].metrics["padding_share"] > tuned["off"].metrics["padding_share"]
 
 
-def test_xla_compiles_the_step(tiny, tmp_path, monkeypatch):
-    compiled = []
-    compile_ = keras.Model.compile
-    monkeypatch.setattr(
-        keras.Model,
-        "compile",
-        lambda model, *given, **options: compiled.append(options["jit_compile"]) or compile_(model, *given, **options),
-    )
+def test_a_step_with_dropout_and_what_is_computed_again_is_compiled(tiny, tmp_path, compiled):
     task = tfbert.SequenceClassification(max_length=32, dropout=0.1)
     options = {**OPTIONS, "epochs": 8, "xla": "on", "gradient_checkpointing": True}
     short = [{**row, "text": " ".join(row["text"].split()[:2])} for row in TRAIN]  # one length, one compilation

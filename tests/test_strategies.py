@@ -37,18 +37,21 @@ long = [{**row, "text": " ".join([row["text"]] * (1 + i % 3))} for i, row in enu
 
 def train(name, task, examples, strategy="mirrored", **options):
     return fine_tune(task, tiny, examples, examples[:9], directory=place / name, batch_size=9, epochs=2, learning_rate=5e-3,
-        precision="float32", strategy=strategy, export=False, report=False, **options)
+        precision="float32", strategy=strategy, export=False, report=False, keep_layers="0", **options)
 
 def told(**values):
     print(json.dumps(values), flush=True)
 
+def stopped_and_resumed(*arguments, **options):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(test_checkpoints.Stop):
+        test_checkpoints.interrupt(patch, (1, 2), test_checkpoints.crash)
+        train(*arguments, save_every=0, **options)
+    return train(*arguments, save_every=0, resume=True, **options)
+
 def resumed():
     dropping = SequenceClassification(max_length=12)
     whole = interrupting.digest(train("whole", dropping, rows, save_every=0))
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(test_checkpoints.Stop):
-        test_checkpoints.interrupt(patch, (1, 2), test_checkpoints.crash)
-        train("stopped", dropping, rows, save_every=0)
-    again = interrupting.digest(train("stopped", dropping, rows, save_every=0, resume=True))
+    again = interrupting.digest(stopped_and_resumed("stopped", dropping, rows))
     told(different=[name for name in whole if again[name] != whole[name]])
 
 def compared(name):
@@ -59,7 +62,8 @@ def compared(name):
         "windows": (windows, long, {"unfreeze": "gradual"}),
         "masked": (MaskedLM(max_length=12), [{"text": row["text"]} for row in long], {"lora": 2}),
     }[name]
-    both = [train(strategy, task, examples, strategy, **options) for strategy in ("cpu", "mirrored")]
+    several = stopped_and_resumed if name == "in parts" else train
+    both = [train("one", task, examples, "cpu", **options), several("three", task, examples, **options)]
     asked = [{"text": "good [MASK] film"}, {"text": "not dull"}] if name == "masked" else long[:20]
     told(losses=[[row["loss"] for row in tuned.history] for tuned in both],
         scores=[[answer["score"] for answer in predict(tuned.task, tuned.model, tuned.tokenizer, asked)] for tuned in both])

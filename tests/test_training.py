@@ -26,13 +26,13 @@ def rows(count: int, seed: int = 0) -> list[dict]:
 
 TRAIN, VALIDATION, TEST = rows(96), rows(32, 1), rows(24, 2)
 TASK = tfbert.SequenceClassification(max_length=32)
-OPTIONS = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32"}
+OPTIONS = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32", "report": False}
 
 
 @pytest.fixture(scope="module")
-def tuned(tiny, tmp_path_factory):
+def tuned(shallow, tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "movies"
-    return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=place, export=False, **OPTIONS)
+    return training.fine_tune(TASK, shallow, TRAIN, VALIDATION, test=TEST, directory=place, export=False, **OPTIONS)
 
 
 def test_the_folder_holds_what_the_design_promises(tuned):
@@ -56,6 +56,7 @@ def test_the_folder_holds_what_the_design_promises(tuned):
         "data_sha256",
     } <= stored.keys()
     assert stored["metrics"] == stored["test"] and stored["test"]["accuracy"] > 0.9
+    assert tuned.adapter is None and not (tuned.directory / "adapter").exists()  # LoRA's
     assert not list(tuned.directory.parent.glob(".*"))
 
 
@@ -80,12 +81,12 @@ def test_loading_gives_the_same_answers(tuned):
     )
 
 
-def plain_keras(tiny, wrap: bool):
+def plain_keras(shallow, wrap: bool):
     """The README's plain run: `compile` and `fit` of the TF Transformers class, or of its functional wrapper."""
     task = TASK.from_data(tfbert.sources.from_iterable(TRAIN))
-    tokenizer = tfbert.load_tokenizer(tiny)
+    tokenizer = tfbert.load_tokenizer(shallow)
     keras.utils.set_random_seed(0)
-    model = models.load(tiny, task.head, id2label=dict(enumerate(task.labels)))
+    model = models.load(shallow, task.head, id2label=dict(enumerate(task.labels)))
     model = models.as_keras(model) if wrap else model
     dataset = tfbert.make_dataset(task, tokenizer, TRAIN, batch_size=8, training=True)
     model.compile(tfbert.AdamW(tfbert.WarmupLinear(5e-3, 2 * len(dataset), warmup_fraction=0.1)), loss=task.loss())
@@ -94,32 +95,31 @@ def plain_keras(tiny, wrap: bool):
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["the TF Transformers class", "its functional wrapper"])
-def test_plain_keras_gives_the_same_weights_bit_for_bit(tiny, tuned, wrap):
+def test_plain_keras_gives_the_same_weights_bit_for_bit(shallow, tuned, wrap):
     assert tuned.metrics["best_epoch"] in (1, 2)
     whole = training.load(tuned.directory)
     if tuned.metrics["best_epoch"] == 1:
         pytest.fail("choose data on which the last epoch is the best: the plain run keeps no best epoch")
-    for mine, theirs in zip(models.transformer_of(whole.model).weights, plain_keras(tiny, wrap).weights):
+    for mine, theirs in zip(models.transformer_of(whole.model).weights, plain_keras(shallow, wrap).weights):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
-def test_weights_of_the_best_epoch_are_kept(tiny, tmp_path, monkeypatch):
+def test_weights_of_the_best_epoch_are_kept(shallow, tmp_path, monkeypatch):
     scores = iter([0.9, 0.5, 0.7, 0.7])
     monkeypatch.setattr("tfbert.metrics.classification", lambda *_: {"accuracy": next(scores)})
     three = training.fine_tune(
         TASK,
-        tiny,
+        shallow,
         TRAIN,
         VALIDATION,
         directory=tmp_path / "a",
         export=False,
-        report=False,
         **{**OPTIONS, "epochs": 3, "schedule": "constant"},
     )
     monkeypatch.undo()
     one = training.fine_tune(
         TASK,
-        tiny,
+        shallow,
         TRAIN,
         VALIDATION,
         directory=tmp_path / "b",
@@ -135,18 +135,18 @@ def nothing_left(folder) -> bool:
     return not folder.exists() or not list(folder.iterdir())
 
 
-def test_a_diverging_run_stops_and_leaves_nothing(tiny, tmp_path):
+def test_a_diverging_run_stops_and_leaves_nothing(shallow, tmp_path):
     with pytest.raises(
         InputError,
         match=r"(the loss is (nan|inf) at epoch 1, step \d+|is not finite after epoch 1).*lower the learning rate",
     ):
         training.fine_tune(
-            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "learning_rate": 1e35}
+            TASK, shallow, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "learning_rate": 1e35}
         )
     assert nothing_left(tmp_path / "out")
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+def test_a_full_disk_is_told_and_leaves_nothing(shallow, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -155,26 +155,26 @@ def test_a_full_disk_is_told_and_leaves_nothing(tiny, tmp_path, monkeypatch):
         InputError, match=r"cannot write .*the disk is full \([\d,]+ MiB free\); free some space and run again"
     ):
         training.fine_tune(
-            TASK, tiny, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "epochs": 1}
+            TASK, shallow, TRAIN, VALIDATION, directory=tmp_path / "out" / "run", **{**OPTIONS, "epochs": 1}
         )
     assert nothing_left(tmp_path / "out")
 
 
-def test_a_finished_run_is_kept_unless_told_otherwise(tiny, tuned):
+def test_a_finished_run_is_kept_unless_told_otherwise(shallow, tuned):
     before = (tuned.directory / "metrics.json").read_bytes()
     with pytest.raises(
         InputError, match=r"holds a finished run; choose another output folder, or pass overwrite \(--overwrite\)"
     ):
-        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, **OPTIONS)
+        training.fine_tune(TASK, shallow, TRAIN, VALIDATION, directory=tuned.directory, **OPTIONS)
     with files.locked(tuned.directory), pytest.raises(InputError, match="is in use by another run"):
-        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tuned.directory, overwrite=True, **OPTIONS)
+        training.fine_tune(TASK, shallow, TRAIN, VALIDATION, directory=tuned.directory, overwrite=True, **OPTIONS)
     assert (tuned.directory / "metrics.json").read_bytes() == before
 
 
-def test_a_folder_of_something_else_is_never_touched(tiny, tmp_path):
+def test_a_folder_of_something_else_is_never_touched(shallow, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is not empty and not the output of a run"):
-        training.fine_tune(TASK, tiny, TRAIN, VALIDATION, directory=tmp_path, overwrite=True, **OPTIONS)
+        training.fine_tune(TASK, shallow, TRAIN, VALIDATION, directory=tmp_path, overwrite=True, **OPTIONS)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -227,11 +227,11 @@ def test_each_mistake_is_one_line_and_leaves_nothing(tiny, tmp_path, change, mes
     assert nothing_left(tmp_path / "out")
 
 
-def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
+def test_bfloat16_and_float16_learn_and_are_scored_in_float32(shallow, tmp_path):
     for precision in ("bfloat16", "float16"):
         run = training.fine_tune(
             TASK,
-            tiny,
+            shallow,
             TRAIN,
             VALIDATION,
             directory=tmp_path / precision,
@@ -247,58 +247,58 @@ def test_bfloat16_and_float16_learn_and_are_scored_in_float32(tiny, tmp_path):
         )
 
 
-def test_dropout_of_zero_makes_training_mode_exact(tiny):
+def test_dropout_of_zero_makes_training_mode_exact(shallow):
     ones, zeros = np.ones([1, 4], np.int32), np.zeros([1, 4], np.int32)
     inputs = {"input_ids": np.array([[2, 40, 41, 3]], np.int32), "attention_mask": ones, "token_type_ids": zeros}
     for dropout, same in ((0.0, True), (0.5, False), (None, False)):
-        model = dataclasses.replace(TASK, labels=("a", "b"), dropout=dropout).build(tiny)
+        model = dataclasses.replace(TASK, labels=("a", "b"), dropout=dropout).build(shallow)
         one, other = (model(inputs, training=mode)["logits"].numpy() for mode in (True, False))
         assert np.array_equal(one, other) == same
     with pytest.raises(InputError, match="dropout is 1.0; it must be at least 0 and below 1"):
         tfbert.SequenceClassification(dropout=1.0)
 
 
-def test_a_task_without_labels_is_told_before_anything_is_built(tiny):
+def test_a_task_without_labels_is_told_before_anything_is_built(shallow):
     for step in (TASK.build, TASK.check):
         with pytest.raises(
             InputError, match=r"the task has no labels yet; take them from the data, task.from_data\(train\)"
         ):
-            step(tiny)
+            step(shallow)
 
 
-def test_a_new_regression_head_begins_at_the_mean_and_a_trained_one_is_kept(tiny, tmp_path):
+def test_a_new_regression_head_begins_at_the_mean_and_a_trained_one_is_kept(shallow, tmp_path):
     examples = tfbert.sources.from_iterable([{"text": "good", "label": value} for value in (1, 2.5, 4)])
     task = tfbert.SequenceClassification(kind="regression", max_length=32).from_data(examples)
     assert task.head_bias == (2.5,)
-    model = task.build(tiny)
+    model = task.build(shallow)
     bias = models.transformer_of(model).classifier.bias
     np.testing.assert_array_equal(bias.numpy(), [2.5])
     bias.assign([-1.0])
-    models.save(model, tmp_path / "saved", tfbert.load_tokenizer(tiny))
+    models.save(model, tmp_path / "saved", tfbert.load_tokenizer(shallow))
     np.testing.assert_array_equal(models.transformer_of(task.build(tmp_path / "saved")).classifier.bias.numpy(), [-1.0])
 
 
-def test_a_weight_of_two_is_the_row_twice(tiny):
+def test_a_weight_of_two_is_the_row_twice(shallow):
     """Exactly, on the whole gradient: dropout off, one batch."""
     task = TASK.from_data(tfbert.sources.from_iterable(TRAIN))
-    tokenizer = tfbert.load_tokenizer(tiny)
+    tokenizer = tfbert.load_tokenizer(shallow)
     some = TRAIN[:6]
     twice = [{**row, "weight": 2.0 if i in (1, 4) else 1.0} for i, row in enumerate(some)]
     losses = []
     for examples in (twice, [*some, some[1], some[4]]):
-        model = task.build(tiny, seed=3)
+        model = task.build(shallow, seed=3)
         model.compile(keras.optimizers.SGD(0.0), loss=task.loss())
         dataset = tfbert.make_dataset(task, tokenizer, examples, batch_size=8)
         losses.append(model.evaluate(dataset, verbose=0))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_a_new_multi_label_head_begins_at_the_labels_log_odds(tiny):
+def test_a_new_multi_label_head_begins_at_the_labels_log_odds(shallow):
     rows = [{"text": "good", "label": label} for label in ("a", "a,b", "a", "")]
     task = tfbert.SequenceClassification(kind="multi", max_length=32)
     task = task.from_data(tfbert.sources.from_iterable(rows))
     assert task.head_bias == (0.847298, -0.847298)  # log(3.5 / 1.5), log(1.5 / 3.5)
-    np.testing.assert_allclose(models.transformer_of(task.build(tiny)).classifier.bias.numpy(), task.head_bias)
+    np.testing.assert_allclose(models.transformer_of(task.build(shallow)).classifier.bias.numpy(), task.head_bias)
     for wrong, message in (
         ((1.0,), "head_bias has 1 values for 2 labels; give one for each"),
         ((1.0, float("nan")), "head_bias is 1.0, nan; each must be a finite number"),
@@ -307,13 +307,11 @@ def test_a_new_multi_label_head_begins_at_the_labels_log_odds(tiny):
             dataclasses.replace(task, head_bias=wrong)
 
 
-def test_parts_of_a_batch_change_nothing_and_moving_averages_are_what_is_kept(tiny, tmp_path):
+def test_parts_of_a_batch_change_nothing_and_moving_averages_are_what_is_kept(shallow, tmp_path):
     def run(name, **options):
         task = dataclasses.replace(TASK, dropout=0.0)
         options = {**OPTIONS, "seed": 4, **options}
-        return training.fine_tune(
-            task, tiny, TRAIN, VALIDATION, directory=tmp_path / name, export=False, report=False, **options
-        )
+        return training.fine_tune(task, shallow, TRAIN, VALIDATION, directory=tmp_path / name, export=False, **options)
 
     whole, parts = run("whole"), run("parts", accumulate=3)
     for name in ("loss", "val_log_loss", "learning_rate"):
@@ -330,15 +328,14 @@ def test_parts_of_a_batch_change_nothing_and_moving_averages_are_what_is_kept(ti
     assert kept["accuracy"] == max(row["val_accuracy"] for row in averaged.history)
 
 
-def test_adversarial_and_agreeing_runs_learn(tiny, tmp_path):
+def test_adversarial_and_agreeing_runs_learn(shallow, tmp_path):
     found = training.fine_tune(
         TASK,
-        tiny,
+        shallow,
         TRAIN,
         VALIDATION,
         directory=tmp_path / "run",
         export=False,
-        report=False,
         fgm=0.02,
         r_drop=1.0,
         **OPTIONS,
@@ -347,11 +344,11 @@ def test_adversarial_and_agreeing_runs_learn(tiny, tmp_path):
     assert {"fgm": 0.02, "r_drop": 1.0, "accumulate": 1}.items() <= found.metrics["settings"].items()
 
 
-def test_of_several_seeds_the_best_is_kept_and_all_are_told(tiny, tmp_path, monkeypatch):
-    options = {**OPTIONS, "epochs": 1, "learning_rate": 1e-3, "export": False, "report": False}
+def test_of_several_seeds_the_best_is_kept_and_all_are_told(shallow, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "learning_rate": 1e-3, "export": False}
     alone = {
         seed: training.fine_tune(
-            TASK, tiny, TRAIN, VALIDATION, test=TEST, directory=tmp_path / f"{seed}", seed=seed, **options
+            TASK, shallow, TRAIN, VALIDATION, test=TEST, directory=tmp_path / f"{seed}", seed=seed, **options
         )
         for seed in (3, 5)
     }
@@ -365,7 +362,7 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_told(tiny, tmp_path, monk
     monkeypatch.setattr(training.run.Run, "__call__", diverges_with_4)
     both = training.fine_tune(
         TASK,
-        tiny,
+        shallow,
         TRAIN,
         VALIDATION,
         test=TEST,
@@ -393,8 +390,8 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_told(tiny, tmp_path, monk
     assert not list(tmp_path.glob(".*"))
 
 
-def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny, tmp_path, monkeypatch):
-    options = {**OPTIONS, "epochs": 1, "export": False, "report": False, "directory": tmp_path / "run", "seeds": 2}
+def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(shallow, tmp_path, monkeypatch):
+    options = {**OPTIONS, "epochs": 1, "export": False, "directory": tmp_path / "run", "seeds": 2}
     call, ran = training.run.Run.__call__, []
 
     def run(outcome):
@@ -403,7 +400,7 @@ def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny
             return outcome.get(self.settings["seed"], call)(self, *arguments)
 
         monkeypatch.setattr(training.run.Run, "__call__", instead)
-        return training.fine_tune(TASK, tiny, TRAIN, VALIDATION, **options)
+        return training.fine_tune(TASK, shallow, TRAIN, VALIDATION, **options)
 
     def diverge(*_):
         raise Diverged("the loss is inf")
@@ -425,11 +422,11 @@ def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(tiny
     assert not list(tmp_path.glob(".*"))
 
 
-def test_scoring_every_so_many_steps_changes_when_it_is_scored_and_not_what_is_learned(tuned, tiny, tmp_path):
+def test_scoring_every_so_many_steps_changes_when_it_is_scored_and_not_what_is_learned(tuned, shallow, tmp_path):
     """24 steps in all: scored after 10, 20 and 24; the weights after 24 are those of the run that is scored twice."""
     often = training.fine_tune(
         TASK,
-        tiny,
+        shallow,
         TRAIN,
         VALIDATION,
         test=TEST,

@@ -23,40 +23,39 @@ STILL = {"dropout": 0.0, "epochs": 2}  # dropout draws other numbers in each rep
 
 
 @pytest.fixture(scope="module")
-def two(tiny, tmp_path_factory) -> list[dict]:
+def two(shallow, tmp_path_factory) -> list[dict]:
     """What two workers have in the end."""
-    return together.undisturbed(tiny, tmp_path_factory.mktemp("two") / "undisturbed", STILL, 2)
+    return together.undisturbed(shallow, tmp_path_factory.mktemp("two") / "undisturbed", STILL, 2)
 
 
-def test_two_workers_learn_what_one_process_learns(tiny, two, tmp_path):
+def test_two_workers_learn_what_one_process_learns(shallow, two, tmp_path):
     assert two[0] == two[1]
-    alone = interrupting.digest(interrupting.fine_tune(tiny, tmp_path / "alone", **STILL))
+    alone = interrupting.digest(interrupting.fine_tune(shallow, tmp_path / "alone", **STILL))
     losses = together.losses(alone)
     assert losses[1] < losses[0] / 2 and np.allclose(together.losses(two[0]), losses, rtol=1e-5), (two[0], losses)
     for name, value in alone["metrics"]["validation"].items():
         assert two[0]["metrics"]["validation"][name] == pytest.approx(value, abs=1e-5), name
 
 
-def test_a_worker_that_is_killed_is_told_and_all_go_on_to_the_bit(tiny, two, tmp_path):
+def test_a_worker_that_is_killed_is_told_and_all_go_on_to_the_bit(shallow, two, tmp_path):
     place = tmp_path / "killed"
-    started = together.begin(tiny, place, [STILL] * 2)
+    started = together.begin(shallow, place, [STILL] * 2)
     began = time.monotonic()
     codes = together.strike(started, place, 1, signal.SIGKILL, 0.0, saved=True)
     assert codes == [75, -signal.SIGKILL] and time.monotonic() - began < 300, together.logs(place)
     assert "start all workers again with resume (--resume), and they go on where they" in (place / "log-0").read_text()
     assert sorted(path.name for path in place.glob(".run*run")) == [".run.run", ".run.worker-1.run"]
-    assert together.end(together.begin(tiny, place, [{**STILL, "resume": True}] * 2)) == [0, 0], together.logs(place)
+    assert together.end(together.begin(shallow, place, [{**STILL, "resume": True}] * 2)) == [0, 0], together.logs(place)
     assert together.digests(place, 2) == two
     assert sorted(path.name for path in place.iterdir() if path.name.startswith(".")) == []
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("workers", [2, 4])
-def test_a_signal_to_one_worker_saves_on_all(tiny, two, tmp_path, workers):
+def test_a_signal_to_one_worker_saves_on_all(shallow, two, tmp_path, workers):
     place, plan = tmp_path / "signalled", [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
-    found, happened = together.disturbed(tiny, place, STILL, workers, plan, random.Random(workers))
+    found, happened = together.disturbed(shallow, place, STILL, workers, plan, random.Random(workers))
     assert happened and "interrupted by SIGTERM; saved at epoch" in together.logs(place)
-    whole = two if workers == 2 else together.undisturbed(tiny, tmp_path / "four", STILL, 4)
+    whole = two if workers == 2 else together.undisturbed(shallow, tmp_path / "four", STILL, 4)
     assert found == whole
 
 
@@ -70,9 +69,9 @@ def test_a_signal_to_one_worker_saves_on_all(tiny, two, tmp_path, workers):
         ({"batch_size": 9}, "worker 1, {}: batch_size is 9, of which 2 replicas cannot have equal parts; take 10"),
     ],
 )
-def test_what_is_wrong_on_one_worker_ends_all(tiny, tmp_path, changed, message):
+def test_what_is_wrong_on_one_worker_ends_all(shallow, tmp_path, changed, message):
     place = tmp_path / "wrong"
-    started = together.begin(tiny, place, [STILL, {**STILL, **changed}])
+    started = together.begin(shallow, place, [STILL, {**STILL, **changed}])
     assert together.end(started, together.LIMIT) == [2, 2], together.logs(place)
     chief, other = (path.read_text() for path in sorted(place.glob("log-*")))
     address = chief.partition("worker 1, ")[2].partition(": ")[0]

@@ -187,6 +187,7 @@ class Inference:
 
     def take(self, examples: Examples) -> None:
         """Goes on with other examples; what was traced for a model stays."""
+        self._batches = None
         self.examples, task, tokenizer = examples, self.task, self.tokenizer
         self.features = (
             task.scored(tokenizer, examples) if self.scored else task.features(tokenizer, examples, targets=False)
@@ -199,9 +200,7 @@ class Inference:
         if len(self.order) == 0:
             raise InputError("there is no row to compute; the data is empty")
         rung = models.frozen_rung(model) if self.frozen else None
-        beside = self.frozen.beside([rung]) if self.frozen else {}
-        features = dataclasses.replace(self.features, beside=beside)
-        batches = whole_examples(features, batch_size=self.batch_size, order=self.order)
+        batches = self._in_batches(rung)
         if self._checked is not model:
             models.check_task(self.task, model, self.tokenizer)
             self._checked = model
@@ -210,6 +209,15 @@ class Inference:
         back = np.argsort(self.order)
         inferred = {name: _joined([part[name].numpy() for part in parts])[back] for name in parts[0]}
         return self.task.read(inferred, RustPieces(self.tokenizer)) if self.scored else inferred
+
+    def _in_batches(self, rung: int | None):
+        """The data set, which is the same in each epoch, except where frozen states take the place of ids."""
+        if rung is not None:
+            features = dataclasses.replace(self.features, beside=self.frozen.beside([rung]))
+            return whole_examples(features, batch_size=self.batch_size, order=self.order)
+        if self._batches is None:
+            self._batches = whole_examples(self.features, batch_size=self.batch_size, order=self.order)
+        return self._batches
 
     def answers(self, model) -> list[dict[str, Any]]:
         """What a user reads: one dict of plain values per example."""

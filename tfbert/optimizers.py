@@ -75,6 +75,7 @@ class AdamW(keras.optimizers.AdamW):
             raise InputError(f"layer_decay is {layer_decay!r}; give a number above 0, say 0.9, or None for one rate")
         self.layer_decay = layer_decay
         self._rows, self._updated, self._factors, self._starts, self._distances = {}, {}, {}, None, None
+        self._shared = None
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -224,11 +225,9 @@ class AdamW(keras.optimizers.AdamW):
         Keras' own update_step runs a dozen passes over each weight (and over every row of an embedding); this one runs the
         same formula in TensorFlow's fused kernel.
         """
-        rate = tf.cast(self.learning_rate, variable.dtype)
-        factor = self.factor(variable)
-        rate = rate if factor == 1 else rate * factor
-        decays = self.weight_decay and self._use_weight_decay(variable)
-        kept = 1 - tf.cast(self.weight_decay, variable.dtype) * rate if decays else None
+        factor, decays = self.factor(variable), self.weight_decay and self._use_weight_decay(variable)
+        rate = self._once(("rate", factor), variable, self._rate)
+        kept = self._once(("kept", factor), variable, self._kept) if decays else None
         if self._var_key(variable) in self._rows:
             self._update_rows(gradient, variable, rate, kept)
             return
@@ -255,10 +254,39 @@ class AdamW(keras.optimizers.AdamW):
         self._adam(mine, summed, place, rate)
         variable.scatter_update(tf.IndexedSlices(mine, tf.constant(rows)))
 
-    def _adam(self, variable, gradient, place: int, rate) -> None:
-        dtype = variable.dtype
+    def _distributed_apply_gradients_fn(self, distribution, grads_and_vars, **kwargs):
+        self._shared = _Shared()
+        try:
+            return super()._distributed_apply_gradients_fn(distribution, grads_and_vars, **kwargs)
+        finally:
+            self._shared = None
+
+    def _once(self, what: tuple, variable, make):
+        """`make(dtype, *what[1:])`, once for all variables of an update: made for each, they were a sixth of a training step's graph."""
+        if self._shared is None:
+            return make(variable.dtype, *what[1:])
+        # A graph of its own has each branch of a condition, and each variable that XLA updates.
+        key = (*what, variable.dtype, variable.device, tf.compat.v1.get_default_graph())
+        if key not in self._shared.made:
+            self._shared.made[key] = make(variable.dtype, *what[1:])
+        return self._shared.made[key]
+
+    def _rate(self, dtype, factor: float):
+        rate = tf.cast(self.learning_rate, dtype)
+        return rate if factor == 1 else rate * factor
+
+    def _kept(self, dtype, factor: float):
+        """What decay leaves of a weight."""
+        return 1 - tf.cast(self.weight_decay, dtype) * self._rate(dtype, factor)
+
+    def _powers(self, dtype) -> tuple:
+        """beta_1, beta_2 and epsilon, and the powers of the two for each variable in its place."""
         counts = tf.cast(self.iterations + 1 - self._starts, dtype)
-        beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
+        betas = [tf.cast(beta, dtype) for beta in (self.beta_1, self.beta_2)]
+        return *betas, tf.cast(self.epsilon, dtype), *(tf.unstack(tf.pow(beta, counts)) for beta in betas)
+
+    def _adam(self, variable, gradient, place: int, rate) -> None:
+        beta_1, beta_2, epsilon, powers_1, powers_2 = self._once(("powers",), variable, self._powers)
         apply, state = tf.raw_ops.ResourceApplyAdam, {}
         if self.amsgrad:
             apply, state = tf.raw_ops.ResourceApplyAdamWithAmsgrad, {"vhat": self._velocity_hats[place].handle}
@@ -267,12 +295,12 @@ class AdamW(keras.optimizers.AdamW):
             m=self._momentums[place].handle,
             v=self._velocities[place].handle,
             **state,
-            beta1_power=tf.pow(beta_1, counts)[place],
-            beta2_power=tf.pow(beta_2, counts)[place],
+            beta1_power=powers_1[place],
+            beta2_power=powers_2[place],
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=tf.cast(self.epsilon, dtype),
+            epsilon=epsilon,
             grad=gradient,
             use_locking=True,
         )
@@ -290,6 +318,13 @@ class AdamW(keras.optimizers.AdamW):
         if not isinstance(config["learning_rate"], dict):
             config["learning_rate"] = float(config["learning_rate"])
         return config
+
+
+class _Shared:
+    """What the updates of all variables read: past Keras, which would track a plain dict of tensors."""
+
+    def __init__(self):
+        self.made: dict = {}
 
 
 def _of_rows(gradient, rows, size: int):
