@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tfbert
 from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
+from tfbert.prepared import is_prepared
 from tfbert.serving.layout import versions
 from tfbert.tasks import TASKS, by_name
 
@@ -37,7 +38,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         description=f"{inspect.getdoc(task).splitlines()[0]} Files: {reading.FORMATS}.",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--train", required=True, metavar="FILE", help="examples to learn from")
+    data.add_argument(
+        "--train", required=True, metavar="FILE", help="examples to learn from, or a folder that `tfbert prepare` wrote"
+    )
     data.add_argument(
         "--validation", metavar="FILE", help="examples to choose the best epoch by (default: a tenth of --train)"
     )
@@ -63,7 +66,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
     train, validation, test = (
-        None if path is None else reading.read_file(path, arguments, documents=arguments.task.documents)
+        None if path is None else _part(path, arguments)
         for path in (arguments.train, arguments.validation, arguments.test)
     )
     unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
@@ -94,3 +97,10 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             **{name: tuned.metrics[name] for name in (*measured, "seeds", "adapted") if name in tuned.metrics},
         }
     )
+
+
+def _part(path: str, arguments: argparse.Namespace):
+    """Examples of a file, or the folder that they were prepared to."""
+    if is_prepared(path):
+        return tfbert.Prepared(path)
+    return reading.read_file(path, arguments, documents=arguments.task.documents)

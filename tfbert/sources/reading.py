@@ -87,10 +87,7 @@ def read_documents(
         >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-*.txt:4")
         ([{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}], True)
     """
-    given = [path] if isinstance(path, str | os.PathLike) else list(path)
-    parts = [part for each in given for part in _files(str(each))]
-    if not parts:
-        raise InputError("read_documents got an empty list of files; give one at least")
+    parts, given = text_files(path)
     texts: list[list[str]] = []  # of each document its lines
     places, notes = [], []
     for part in parts:
@@ -107,6 +104,15 @@ def read_documents(
                 places.append(line if len(parts) == 1 else f"{part}:{line}")
     source = ", ".join(map(str, given))
     return Examples([{field: "\n".join(text)} for text in texts], source=source, lines=places, notes=notes)
+
+
+def text_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> tuple[list[str], list]:
+    """The files that a path, a pattern or a list of them stands for, in their order; and the list of what was given."""
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    parts = [part for each in given for part in _files(str(each))]
+    if not parts:
+        raise InputError("read_documents got an empty list of files; give one at least")
+    return parts, given
 
 
 def _files(path: str) -> list[str]:

@@ -68,6 +68,15 @@ class SequenceClassification(Task):
 
     name: ClassVar[str] = "sequence-classification"
     head: ClassVar[str] = "sequence-classification"
+    not_in_rows: ClassVar[tuple[str, ...]] = (
+        "label_smoothing",
+        "focal_gamma",
+        "dropout",
+        "head_bias",
+        "thresholds",
+        "temperature",
+        "pooling",
+    )
 
     labels: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "label names in order (default: those in the data, sorted)"}
@@ -157,6 +166,14 @@ class SequenceClassification(Task):
                 task, head_bias=tuple(losses.log_odds(counts[n], len(examples)) for n in task.labels)
             )
         return task
+
+    @property
+    def is_open(self) -> bool:
+        return (
+            self.pair is None
+            or (self.kind != "regression" and not self.labels)
+            or (self.kind != "single" and not self.head_bias)
+        )
 
     def check(self, examples: Examples) -> None:
         self._check_complete()
