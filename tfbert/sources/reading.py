@@ -196,7 +196,7 @@ _READERS = {
     ".tsv": functools.partial(read_csv, delimiter="\t", quoting=None),
     ".txt": read_lines,
 }
-_TFDS = re.compile(r"tfds:(?P<name>[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
+_TFDS = re.compile(r"tfds:(?P<name>((gs|s3):)?[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
 
 
 def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:
@@ -204,7 +204,7 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
 
     Args:
         path_or_name: a file that ends in .conll, .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
-            "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train".
+            "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train", or "tfds:FOLDER:SPLIT" of a folder with a dataset_info.json.
         columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
             name. A .json file in SQuAD's form is read by read_squad.
         **options: what the reader of this kind takes, such as quoting=False for read_csv. A .tsv file is read by

@@ -23,6 +23,7 @@ from tfbert.sources.examples import Cleaning, Examples, counted
 from tfbert.sources.json_lines import values
 from tfbert.sources.reading import chosen_reader, text_files
 from tfbert.sources.tables import meant, planned, table
+from tfbert.sources.tfds import Split
 
 BLOCK = 2**16  # bytes read at once
 LONGEST = 16_000_000  # characters of a line or a record; whatever is longer is no line
@@ -102,9 +103,9 @@ def windows(rows: Iterable, *, first: int, most: int) -> Iterator[list]:
 def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Stream:
     """The rows of a file one after the other, as `read` gives them all at once; labels are not looked at.
 
-    A .csv, .tsv, .jsonl or .txt file (.gz too) is read as its rows are asked for. Of a .txt file every line is a row, blank ones too. A
-    .tsv file that has quotes is read through once before, to see what they mean, unless `quoting` says so. The other kinds, and what is
-    not a plain file, are read whole.
+    A .csv, .tsv, .jsonl or .txt file (.gz too) or a TensorFlow Dataset is read as its rows are asked for. Of a .txt file every line is a
+    row, blank ones too. A .tsv file that has quotes is read through once before, to see what they mean, unless `quoting` says so. The
+    other kinds, and what is not a plain file, are read whole.
 
     Args:
         path: as for `read`; "-" is standard input, every line a text, and a None where nothing comes for 0.05 seconds.
@@ -136,6 +137,9 @@ def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None,
     if suffix in _STREAMED and Path(name).is_file():
         file = _File(name, options.pop("encoding", "utf-8"))
         return Stream(_STREAMED[suffix](file, columns, **options), file.share, file.notes)
+    if not suffix:
+        split = Split(name, **options)
+        return Stream(_of_split(split, columns, notes := []), split.share, notes)
     examples = reader(name, columns=columns, **options)
     rows = Stream((examples.select([i]) for i in range(len(examples))), notes=examples.notes)
     rows.share = lambda: rows.taken / len(examples)
@@ -353,6 +357,18 @@ def _renamed(file: _File, rows: Iterable[tuple[int, Any]], columns, max_characte
             plans = {names: plan(names, columns, place)}
         yield _example(file, line, {field: row[names[index]] for field, index in plans[names]}, max_characters)
     file.notes += cleaning.notes(file.path)
+
+
+def _of_split(split: Split, columns, notes: list[str]) -> Iterator[Examples]:
+    cleaning, plans = Cleaning(), {}
+    for number, row in enumerate(split, 1):
+        place = f"row {number} of {split.source}"
+        row = cleaning.row(row, place)
+        names = tuple(row)
+        if names not in plans:
+            plans = {names: plan(names, columns, place)}
+        yield Examples([{field: row[names[k]] for field, k in plans[names]}], source=split.source, rows_at=[number])
+    notes += [*split.notes(), *cleaning.notes(split.source)]
 
 
 def _example(file: _File, line: int, row: dict, max_characters: int) -> Examples:
