@@ -99,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="where the data are, or will be")
     parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--drawn", type=int, default=500_000, help="rows that differ; the others are these again")
     parser.add_argument(
         "--small", type=int, default=50_000, help="rows of the data set of which all that is left is compared"
     )
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     for folder, rows in ((options.folder, options.rows), (small, options.small)):
         if not Path(folder).exists():
             began = time.monotonic()
-            write(Path(folder), rows, options.processes)
+            write(Path(folder), rows, options.drawn, options.processes)
             result[f"seconds_to_write_{rows}"] = round(time.monotonic() - began, 1)
     same = ["--batch-size", str(size), "--positions", str(options.positions)]
     result["read"] = in_a_fresh_process(options.folder, "--only", "read", *same, "--compared", str(options.compared))

@@ -48,17 +48,19 @@ class Draw:
         return parts.Part(path.name, "", files.sha256(path), counts, Layout.of(made))
 
 
-def write(folder: Path, rows: int, processes: int) -> None:
-    """Writes prepared data of that many rows."""
+def write(folder: Path, rows: int, drawn: int, processes: int) -> None:
+    """Writes prepared data of that many rows, of which at most `drawn` differ: the others are these again."""
     tokenizer, place = tfbert.load_tokenizer(CHECKPOINT), folder.parent / f".{folder.name}.parts"
     place.mkdir(parents=True, exist_ok=True)
     task = tfbert.SequenceClassification(labels=("no", "yes"), pair=False, max_length=LONGEST)
     counts, made = None, []
     sizes = [min(PART, rows - begin) for begin in range(0, rows, PART)]
+    different = max(1, min(len(sizes), drawn // PART))
     with Processes(processes) as pool:
-        jobs = [pool.submit(Draw(place, number, size, len(tokenizer))) for number, size in enumerate(sizes)]
-        for job in jobs:
-            part = job.result()
+        jobs = [pool.submit(Draw(place, number, size, len(tokenizer))) for number, size in enumerate(sizes[:different])]
+        # The last part is smaller than others only where nothing comes again.
+        for number in range(len(sizes)):
+            part = jobs[number % different].result()
             counts = part.counts if counts is None else counts + part.counts
             made.append(dataclasses.replace(part, counts=None))
     shards = max(FEW_SHARDS, -(-rows // RECORDS_EACH))
@@ -67,6 +69,6 @@ def write(folder: Path, rows: int, processes: int) -> None:
         source = {"name": "drawn at random", "sha256": ""}
         about = (task.to_json(), tokenizer_hash(tokenizer), source, made[0].layout, counts, False, dealt, {})
         files.write_json(new / NAME, Manifest(*about).to_json())
-    for part in made:
+    for part in made[:different]:
         (place / part.file).unlink()
     place.rmdir()
