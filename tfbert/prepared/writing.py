@@ -61,8 +61,8 @@ def prepare(
     Args:
         task: such as `SequenceClassification()`.
         checkpoint: whose tokenizer it is for: a folder, a name on the Hugging Face hub, or "all-MiniLM-L6-v2" for the packaged one.
-        train: a file, as `stream` reads it (.csv, .tsv, .jsonl and .txt row by row; the other kinds are read whole), "tfds:NAME:SPLIT", or
-            any iterable of dicts; one that can be read only once needs a task with every field given.
+        train: a file, as `stream` reads it (.csv, .tsv, .jsonl, .txt and .parquet row by row; other kinds are read whole),
+            "tfds:NAME:SPLIT", or any iterable of dicts; one that can be read only once needs a task with every field given.
         directory: the folder to write.
         shards: how many files; each worker of a training needs one at least. None (default): 16, or as many as have 50,000 records each
             where that is more; never more than there are records.

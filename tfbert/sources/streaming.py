@@ -21,6 +21,7 @@ from tfbert.sources.columns import MAX_CHARACTERS, check_texts, plan
 from tfbert.sources.decoding import check_file, codec_name, refuse_other_formats
 from tfbert.sources.examples import Cleaning, Examples, counted
 from tfbert.sources.json_lines import values
+from tfbert.sources.parquet import ParquetRows
 from tfbert.sources.reading import chosen_reader, text_files
 from tfbert.sources.tables import meant, planned, table
 from tfbert.sources.tfds import Split
@@ -103,9 +104,9 @@ def windows(rows: Iterable, *, first: int, most: int) -> Iterator[list]:
 def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Stream:
     """The rows of a file one after the other, as `read` gives them all at once; labels are not looked at.
 
-    A .csv, .tsv, .jsonl or .txt file (.gz too) or a TensorFlow Dataset is read as its rows are asked for. Of a .txt file every line is a
-    row, blank ones too. A .tsv file that has quotes is read through once before, to see what they mean, unless `quoting` says so. The
-    other kinds, and what is not a plain file, are read whole.
+    A .csv, .tsv, .jsonl or .txt file (.gz too), a .parquet file or a TensorFlow Dataset is read as its rows are asked for. Of a .txt file
+    every line is a row, blank ones too. A .tsv file that has quotes is read through once before, to see what they mean, unless `quoting`
+    says so. The other kinds, and what is not a plain file, are read whole.
 
     Args:
         path: as for `read`; "-" is standard input, every line a text, and a None where nothing comes for 0.05 seconds.
@@ -137,9 +138,9 @@ def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None,
     if suffix in _STREAMED and Path(name).is_file():
         file = _File(name, options.pop("encoding", "utf-8"))
         return Stream(_STREAMED[suffix](file, columns, **options), file.share, file.notes)
-    if not suffix:
-        split = Split(name, **options)
-        return Stream(_of_split(split, columns, notes := []), split.share, notes)
+    if not suffix or (suffix == ".parquet" and Path(name).is_file() and not name.lower().endswith(".gz")):
+        found = ParquetRows(name) if suffix else Split(name, **options)
+        return Stream(_of_rows(found, columns, notes := []), found.share, notes)
     examples = reader(name, columns=columns, **options)
     rows = Stream((examples.select([i]) for i in range(len(examples))), notes=examples.notes)
     rows.share = lambda: rows.taken / len(examples)
@@ -359,16 +360,16 @@ def _renamed(file: _File, rows: Iterable[tuple[int, Any]], columns, max_characte
     file.notes += cleaning.notes(file.path)
 
 
-def _of_split(split: Split, columns, notes: list[str]) -> Iterator[Examples]:
+def _of_rows(rows: Split | ParquetRows, columns, notes: list[str]) -> Iterator[Examples]:
     cleaning, plans = Cleaning(), {}
-    for number, row in enumerate(split, 1):
-        place = f"row {number} of {split.source}"
+    for number, row in enumerate(rows, 1):
+        place = f"row {number} of {rows.source}"
         row = cleaning.row(row, place)
         names = tuple(row)
         if names not in plans:
             plans = {names: plan(names, columns, place)}
-        yield Examples([{field: row[names[k]] for field, k in plans[names]}], source=split.source, rows_at=[number])
-    notes += [*split.notes(), *cleaning.notes(split.source)]
+        yield Examples([{field: row[names[k]] for field, k in plans[names]}], source=rows.source, rows_at=[number])
+    notes += [*rows.notes(), *cleaning.notes(rows.source)]
 
 
 def _example(file: _File, line: int, row: dict, max_characters: int) -> Examples:
