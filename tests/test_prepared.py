@@ -134,11 +134,16 @@ def test_a_training_from_shards_learns_what_memory_learns_in_that_order(data, ti
 # 2. from any place on
 
 
-@pytest.mark.parametrize("start", [(0, 1), (0, 12), (0, 13), (1, 0), (1, 12), (1, 25), (2, 24)])
-def test_a_restart_gives_the_remaining_batches_and_then_the_next_epoch(data, tokenizer, start):
+@pytest.fixture(scope="module")
+def passes(data, tokenizer) -> list[list]:
+    """The first four epochs."""
     batches = data.dataset(tokenizer, batch_size=8, seed=3)
-    passes = [list(batches) for _ in range(4)]
-    assert len(passes[0]) == 26 and int(batches.cardinality()) == 26
+    assert int(batches.cardinality()) == 26
+    return [list(batches) for _ in range(4)]
+
+
+@pytest.mark.parametrize("start", [(0, 1), (0, 13), (1, 0), (1, 12), (2, 25)])
+def test_a_restart_gives_the_remaining_batches_and_then_the_next_epoch(data, tokenizer, passes, start):
     epoch, batch = start
     restarted = data.dataset(tokenizer, batch_size=8, seed=3, start=start)
     for expected in (passes[epoch][batch:], passes[epoch + 1]):
@@ -201,7 +206,7 @@ def test_statistics_are_those_of_an_epoch(data, tokenizer):
 # 3. a shard per worker
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [3, 5])
 def test_workers_have_as_many_steps_and_every_row_once(data, tokenizer, count):
     batch_size = 6 * count
     epochs = []
@@ -231,7 +236,7 @@ def test_a_worker_goes_on_from_any_place(data, tokenizer, monkeypatch):
     for index in range(2):
         options = {"batch_size": 8, "seed": 2, "worker": (index, 2)}
         whole = list(data.dataset(tokenizer, **options))
-        for batch in (1, 11, 24, len(whole) - 1):
+        for batch in (11, len(whole) - 1):
             rest = data.dataset(tokenizer, start=(0, batch), **options)
             for one, other in zip(rest, whole[batch:], strict=True):
                 same(one, other)

@@ -237,7 +237,7 @@ def test_counts_add_up_and_ids_are_packed():
 def test_progress_tells_rows_share_and_time_left(capsys):
     stream = sources.Stream(sources.Examples([{"text": str(i)}]) for i in range(100))
     stream.share = lambda: stream.taken / 100
-    times = iter([0, 2, 6, 7, 12])
+    times = iter([0, 2, 6, 6, 12, 12, 12])
     progress = writing.Progress(stream, lambda: next(times))
     for _ in range(3):
         for _ in range(25):
