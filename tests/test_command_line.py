@@ -94,9 +94,9 @@ def test_help_of_a_task_has_an_option_for_each_setting_and_field():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "no command is given; the commands are fine-tune, evaluate, predict, export, inspect, create, doctor; "
+        ([], "no command is given; the commands are fine-tune, prepare, evaluate, predict, export, inspect, create, doctor; "
              "`tfbert --help` explains them"),
-        (["finetune"], "no command 'finetune'; the commands are fine-tune, evaluate, predict, export, inspect, create, doctor. "
+        (["finetune"], "no command 'finetune'; the commands are fine-tune, prepare, evaluate, predict, export, inspect, create, doctor. "
                        "Did you mean 'fine-tune'?"),
         (["--verson"], "no option '--verson'. Did you mean '--version'? `tfbert --help` lists them"),
         (["fine-tune"], "the task comes first: tfbert fine-tune TASK --train FILE ...; the tasks are " + ", ".join(TASKS) + "; "

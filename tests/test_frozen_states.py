@@ -38,7 +38,7 @@ def test_each_rung_has_the_hidden_states_of_tf_transformers(tiny, tmp_path):
     assert models.frozen_rung(model) == 3 and not list(tmp_path.iterdir())
     plain = models.load(tiny, None, encoder="transformers")
     rows = [5, 0, 17]
-    tables = pipeline._Tables(features)
+    tables = pipeline.Tables.of(features)
     inputs = tables.inputs(tf.constant(rows, tf.int64))
     expected = plain(inputs, output_hidden_states=True).hidden_states
     mask = inputs["attention_mask"].numpy()[..., np.newaxis]

@@ -44,6 +44,7 @@ ORDER = [
     {"features"},
     {"pipeline", "models"},
     {"tasks", "frozen_states"},
+    {"prepared"},
     {"analysis", "report"},
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfbert.errors import InputError
-from tfbert.sources import Examples, fingerprint, from_iterable, read, read_csv, read_lines, read_tfds, split
+from tfbert.sources import Examples, fingerprint, from_iterable, read, read_csv, read_lines, read_tfds, split, stream
 
 GOOD = "text,label\nfine,pos\nawful,neg\n"
 
@@ -183,6 +183,17 @@ def test_tfds(prepared):
     test = read_tfds("tfbert_sample:1.0.0", split="test[:1]", data_dir=prepared)
     assert test == [{"idx": 0, "sentence": "café 0", "tags": []}]
     assert test.notes == ["tfds:tfbert_sample:1.0.0:test[:1]: 1 row with a hidden label (-1)"]
+
+
+def test_tfds_from_the_folder_that_holds_it_all_at_once_and_as_it_comes(prepared):
+    folder = prepared / "tfbert_sample" / "1.0.0"
+    for name in (f"tfds:{folder}:train", f"tfds:{folder}:train[1:]", f"tfds:{folder}:train+test"):
+        examples = read(name, columns={"text": "sentence"})
+        found = stream(name, columns={"text": "sentence"})
+        assert list(found) == examples and found.share() == 1
+        assert found.last.where(0) == examples.where(len(examples) - 1) and found.notes == examples.notes
+    assert len(read(f"tfds:{folder}:train[:34%]")) == 1
+    assert "no split 'trian'" in refusal(read, f"tfds:{folder}:trian")
 
 
 def test_tfds_errors(prepared, tmp_path):

@@ -10,6 +10,7 @@ import random
 import re
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from tfbert import evaluation, tokenization
@@ -55,6 +56,12 @@ def test_every_kind_of_file_gives_the_rows_and_places_of_read(tmp_path, monkeypa
         expected = whole(tmp_path / name, columns={"text": "body"})
         assert placed(found) == expected, name
         assert found.share() == 1
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = stream(tmp_path / "a.parquet", columns={"text": "body"})
+    assert placed(found) == whole(tmp_path / "a.parquet", columns={"text": "body"}) and found.share() == 1
+    (tmp_path / "half.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
+    with pytest.raises(InputError, match="half.parquet: not a whole Parquet file"):
+        stream(tmp_path / "half.parquet")
     (tmp_path / "a.txt").write_text("one\r\n\ntwo\rhalves\nlast", encoding="utf-16")
     found = placed(stream(tmp_path / "a.txt", encoding="utf-16"))
     assert [row["text"] for _, row in found] == ["one", "", "two\rhalves", "last"]

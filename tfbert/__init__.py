@@ -6,6 +6,7 @@ The public names, each loaded with its module when it is first asked for, so tha
     SequenceClassification                           what the problem is
     load_tokenizer, make_dataset                     examples -> tf.data batches
     AdamW, WarmupLinear, Warmup, get_strategy, ...   what plain Keras lacks
+    prepare, Prepared                                data larger than memory: tokenized once, streamed into training
     create_checkpoint                                text -> tokenizer and random weights, where none is to begin with
     fine_tune, evaluate, predict, load               train, score, answer (predict_stream: without end), come back
     export, Predictor                                write a SavedModel and call it
@@ -36,6 +37,7 @@ _HOMES = {
     "InverseSquareRoot": "tfbert.schedules",
     "OneCycle": "tfbert.schedules",
     "Predictor": "tfbert.serving",
+    "Prepared": "tfbert.prepared",
     "QuestionAnswering": "tfbert.tasks",
     "ReplacedTokenDetection": "tfbert.tasks",
     "ScoreTask": "tfbert.callbacks",
@@ -67,6 +69,7 @@ _HOMES = {
     "metrics": "tfbert.metrics",
     "predict": "tfbert.evaluation",
     "predict_stream": "tfbert.evaluation",
+    "prepare": "tfbert.prepared",
     "read": "tfbert.sources",
     "read_conll": "tfbert.sources",
     "read_csv": "tfbert.sources",

@@ -28,6 +28,7 @@ from tfbert.errors import InputError, Interrupted, WorkerLost, suggest
 # command -> (its module, what it does); the module is imported when the command is asked for
 COMMANDS = {
     "fine-tune": ("fine_tuning", "train on labelled files; writes checkpoint, scores and a SavedModel into one folder"),
+    "prepare": ("preparing", "tokenize a file of any size once, into shards that training streams"),
     "evaluate": ("evaluating", "score a fine-tuned model on a labelled file"),
     "predict": ("predicting", "answer texts, through the exported model where there is one"),
     "export": ("exporting", "write a SavedModel that takes strings and returns answers"),

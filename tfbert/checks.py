@@ -8,6 +8,7 @@ from typing import Any
 from tfbert import devices, metrics
 from tfbert._compat import lazy
 from tfbert.errors import InputError, suggest
+from tfbert.prepared import Prepared
 from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task
 
@@ -107,7 +108,8 @@ def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, A
 
 def check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:
     for part in (train, *held_out):
-        task.check(part)
+        if not isinstance(part, Prepared):  # which was checked before it was tokenized
+            task.check(part)
     for part in () if allow_missing_labels else held_out:
         task.check_coverage(part)
 
@@ -120,16 +122,27 @@ def check_unlabelled(task: Task, unlabelled: Examples) -> None:
             task.input(unlabelled, i, name)
 
 
-def read(task, train, validation, test, seed) -> tuple[Examples, Examples, Examples | None]:
-    train = from_iterable(train, "train")
+def read(task, train, validation, test, seed) -> tuple[Examples | Prepared, Examples, Examples | None]:
+    if isinstance(train, Prepared):
+        if validation is None:
+            raise InputError(
+                f"{train.source} is read as a stream, of which nothing is held out; give validation data (--validation)"
+            )
+    else:
+        train = from_iterable(train, "train")
     if len(train) == 0:
         raise InputError(f"{train.source} has no examples; training needs some")
     if validation is None:
         train, validation = split(train, 0.1, seed=seed, group=task.together)
     else:
-        validation = from_iterable(validation, "validation")
-    test = None if test is None else from_iterable(test, "test")
+        validation = _scored(validation, "validation")
+    test = None if test is None else _scored(test, "test")
     for part in (validation, test):
         if part is not None and len(part) == 0:
             raise InputError(f"{part.source} has no examples to score")
     return train, validation, test
+
+
+def _scored(part, name: str) -> Examples:
+    """Examples that are scored, which must be there themselves."""
+    return part.examples() if isinstance(part, Prepared) else from_iterable(part, name)

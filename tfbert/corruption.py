@@ -92,6 +92,10 @@ class Corruption:
         }
         return inputs, tf.where(second, target, losses.IGNORED)
 
+    def over(self, rows: int, longest: int) -> Corruption:
+        """The same for a data set of so many rows, of which the longest has `longest` tokens: one that comes in a stream."""
+        return dataclasses.replace(self, rows=rows, longest=longest)
+
     def _stream(self, width, begin, length, tokens, sentinels):
         """What one side reads or writes, int32 [B, width], 0 where it is not: lead, tokens with sentinels between them, end.
 

@@ -96,6 +96,10 @@ class Masking:
         weight *= tf.cast(tf.reduce_sum(changed["masked"], 1), tf.float32)
         return {**inputs, **changed}, targets, losses.normalize_weights(weight)
 
+    def over(self, rows: int, longest: int) -> Masking:
+        """The same for a data set of so many rows, of which the longest has `longest` tokens: one that comes in a stream."""
+        return dataclasses.replace(self, rows=rows)
+
     def _draws(self, rows, epoch, seed: int):
         return draws_by_row(rows, epoch, self.rows, [self.numbers, self.longest], seed + 2**32)
 

@@ -123,6 +123,13 @@ class PairedMasking(Masking):
 
     pairing: Pairing
 
+    def over(self, rows: int, longest: int) -> PairedMasking:
+        """As of `Masking`: always an InputError, since a pair may be of any two documents of the whole text."""
+        raise InputError(
+            "pairs of segments are drawn anew for each epoch from all documents, which data in a stream do not hold; train from the "
+            "text itself, which must fit into memory, or a masked-lm"
+        )
+
     def batch(self, inputs, words, rows, epoch, weight, *, seed: int) -> tuple:
         """As of `Masking`, of which `words` is not read; targets and weights are dicts of "logits" and "order"."""
         laid, words, label, parted = self.pairing(rows, epoch, seed=seed)

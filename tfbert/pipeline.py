@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,17 +96,9 @@ def batches(
     With several replicas a batch comes in as many parts of equal size, filled up with rows of weight 0. Their weights have mean 1 over
     all of them, so that the mean of the parts' losses is the whole batch's loss. `own` are the parts that come; None: all of them.
     """
-    lengths, pad_to = features.draws, _pad_to(features, pad_to, batch_size)
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-    if pad_to and features.masking is not None:
-        raise InputError(
-            "pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out"
-        )
-    if pad_to and lengths.max(initial=0) > pad_to[-1]:
-        raise InputError(
-            f"pad_to ends at {pad_to[-1]} tokens, but a row has {lengths.max()}; add a larger length or lower max_length"
-        )
+    lengths = features.draws
+    pad_to = widths(lengths, pad_to, batch_size)
+    check_shapes(features, batch_size, pad_to, int(lengths.max(initial=0)))
     count, steps = len(lengths), -(-len(lengths) // batch_size)
     with tf.device("/CPU:0"):  # where data sets are made, whatever learns from them
         epoch, skip = (
@@ -134,16 +127,35 @@ def batches(
     if not start[1]:
         drawn = drawn.apply(tf.data.experimental.assert_cardinality(steps))
     drawn.position = (epoch, skip)  # the graph holds only the handles of the two variables
-    whole = _run(drawn, _Tables(features).batch(batch_size, pad_to, seed, replicas))
+    per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
+    whole = assembled(drawn, Tables.of(features).batch(batch_size, pad_to, seed, replicas, per_draw))
     return whole if replicas == 1 else batch_parts.for_replicas(whole, replicas, own)
 
 
-def _pad_to(features: Features, pad_to, batch_size: int) -> tuple[int, ...]:
+def check_shapes(features: Features, batch_size: int, pad_to: tuple[int, ...], longest: int) -> None:
+    """Raises InputError where batches of that size and padding cannot be made of rows of up to `longest` tokens."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    if pad_to and features.masking is not None:
+        raise InputError(
+            "pad_to (and xla) need batches of one shape, but the number of masked tokens differs; leave it out"
+        )
+    if pad_to and longest > pad_to[-1]:
+        raise InputError(
+            f"pad_to ends at {pad_to[-1]} tokens, but a row has {longest}; add a larger length or lower max_length"
+        )
+
+
+def widths(lengths: np.ndarray, pad_to: Sequence[int] | str, batch_size: int) -> tuple[int, ...]:
+    """The lengths that batches are padded to, ascending; "auto" chooses them from the lengths of what is drawn.
+
+    Raises:
+        InputError: another word.
+    """
     if isinstance(pad_to, str):
         if pad_to != "auto":
             raise InputError(f"pad_to is {pad_to!r}; give lengths in tokens, such as (32, 128), or 'auto'")
-        draws = features.draws
-        return boundaries(draws, batch_size=batch_size, overhead=0.01 * draws.sum()) if len(draws) else ()
+        return boundaries(lengths, batch_size=batch_size, overhead=0.01 * lengths.sum()) if len(lengths) else ()
     return tuple(sorted(pad_to))
 
 
@@ -166,7 +178,7 @@ def whole_examples(features: Features, *, batch_size: int, order=None):
     order = tf.constant(order, tf.int64)
     ends = tf.constant([*cuts[1:], len(order)], tf.int64)
     drawn = tf.data.Dataset.from_tensor_slices((tf.constant(cuts, tf.int64), ends)).map(plain(lambda a, b: order[a:b]))
-    return _run(drawn, _Tables(features).rows)
+    return assembled(drawn, Tables.of(features).rows)
 
 
 def settled(
@@ -201,12 +213,13 @@ def settled(
 def rows_by_length(features: Features, *, batch_size: int):
     """Returns each row once, the longest first, as a tf.data.Dataset of (numbers of rows int64 [b], dict of int32 ids [b, T])."""
     order = np.argsort(-features.lengths, kind="stable")
-    tables = _Tables(features)
+    tables = Tables.of(features)
     drawn = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).batch(batch_size)
-    return _run(drawn, lambda rows: (rows, tables.inputs(rows)))
+    return assembled(drawn, lambda rows: (rows, tables.inputs(rows)))
 
 
-def _run(drawn, assemble):
+def assembled(drawn, assemble):
+    """The data set of what `assemble` makes of each element of `drawn`, in their order, some at once, two of them ahead."""
     options = tf.data.Options()
     options.deterministic = True
     # tf.data's own choice of these two numbers runs in a thread for which the end of a data set waits: for seconds, where a processor is
@@ -215,37 +228,65 @@ def _run(drawn, assemble):
     return drawn.map(plain(assemble), num_parallel_calls=ASSEMBLED_AT_ONCE).prefetch(2).with_options(options)
 
 
-class _Tables:
-    """A data set's features as tensors, from which the batch of any of its rows or examples is put together."""
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Rows as tensors, from which the batch of any of them, or of any examples, is put together.
 
-    def __init__(self, features: Features):
-        self.features = features
-        self.ragged = {name: _ragged(table) for name, table in features.ragged.items()}
-        self.aligned = {name: _ragged(table) for name, table in features.aligned.items()}
-        self.one_each = bool((np.diff(features.example_splits) == 1).all())
+    Args:
+        features: what the rows are; of rows that come in a stream it holds none.
+        ragged: name of an input -> ragged int32 [R, (n)].
+        by_example: the numbers of each example's rows, ragged int64 [N, (r)].
+        aligned: name of a field of `Rows` -> ragged [R, (n)].
+        targets: as of `Features`, in tensors.
+        weights: float32 [N] (with `alone` [R]), or None.
+        numbers: int64 [R], the rows' numbers in the whole data set, by which masks are drawn; None: as they are here.
+        one_each: whether every example is known to be one row.
+    """
+
+    features: Features
+    ragged: dict[str, Any]
+    by_example: Any
+    aligned: dict[str, Any]
+    targets: Any = None
+    weights: Any = None
+    numbers: Any = None
+    one_each: bool = False
+
+    @classmethod
+    def of(cls, features: Features) -> Tables:
+        """All rows of a data set in memory."""
         splits = tf.constant(features.example_splits, tf.int64)
-        self.by_example = tf.RaggedTensor.from_row_splits(tf.range(splits[-1]), splits, validate=False)
-        self.weights = None if features.weights is None else tf.constant(features.weights, tf.float32)
         if isinstance(features.targets, tuple):
-            self.targets = _ragged(features.targets)
+            targets = _ragged(features.targets)
         else:
-            self.targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
+            targets = None if features.targets is None else tf.nest.map_structure(tf.constant, features.targets)
+        return cls(
+            features,
+            ragged={name: _ragged(table) for name, table in features.ragged.items()},
+            by_example=tf.RaggedTensor.from_row_splits(tf.range(splits[-1]), splits, validate=False),
+            aligned={name: _ragged(table) for name, table in features.aligned.items()},
+            targets=targets,
+            weights=None if features.weights is None else tf.constant(features.weights, tf.float32),
+            one_each=bool((np.diff(features.example_splits) == 1).all()),
+        )
 
-    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int, replicas: int):
-        """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights."""
+    def batch(self, batch_size: int, pad_to: tuple[int, ...], seed: int, replicas: int, per_draw: int):
+        """Returns the function from the epoch and what was drawn, int64 [b], to inputs, targets and weights.
+
+        Of what was drawn the first `real` count, where that is given; the others weigh nothing. `per_draw` is the rows of what is drawn.
+        """
         features = self.features
-        per_draw = 1 if features.examples is None or features.alone else _rows_each(features, bool(pad_to))
         # The shape of a batch, where pad_to is given.
         shape = [batch_size * per_draw, pad_to[0] if len(pad_to) == 1 else None] if pad_to else None
 
-        def assemble(epoch, drawn):
-            real = tf.size(drawn)
+        def assemble(epoch, drawn, real=None):
+            real = tf.size(drawn) if real is None else real
             # Fill repeats the first one and weighs nothing.
             if pad_to:
-                drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - real)], 0)
+                drawn = tf.concat([drawn, tf.repeat(drawn[:1], batch_size - tf.size(drawn))], 0)
                 drawn = tf.ensure_shape(drawn, [batch_size])
             elif replicas > 1:
-                drawn = tf.concat([drawn, tf.repeat(drawn[:1], -real % replicas)], 0)
+                drawn = tf.concat([drawn, tf.repeat(drawn[:1], -tf.size(drawn) % replicas)], 0)
             rows, example = (drawn, tf.range(tf.size(drawn))) if features.alone else self._rows_of(drawn)
             inputs = self.inputs(rows, pad_to)
             if shape:
@@ -270,7 +311,8 @@ class _Tables:
         """Inputs, targets and weights of rows, of whose tokens some are to be guessed."""
         words, width = self.aligned.get("word"), tf.shape(inputs["attention_mask"], tf.int64)[1]
         words = None if words is None else _dense(tf.gather(words, rows), -1, width)
-        return self.features.masking.batch(inputs, words, rows, epoch, weight, seed=seed)
+        numbers = rows if self.numbers is None else tf.gather(self.numbers, rows)
+        return self.features.masking.batch(inputs, words, numbers, epoch, weight, seed=seed)
 
     def rows(self, examples) -> Rows:
         """All rows of some examples, int64 [b], as `task.infer` takes them."""
@@ -333,7 +375,7 @@ def _rows_each(features: Features, fixed: bool) -> int:
 def statistics(features: Features, *, batch_size: int, training=False, seed=0, pad_to=()) -> Statistics:
     """Returns what the first epoch of `batches` with the same arguments costs, without running it."""
     lengths, splits, draws = features.lengths, features.example_splits, features.draws
-    pad_to = _pad_to(features, pad_to, batch_size)
+    pad_to = widths(draws, pad_to, batch_size)
     sizes = np.ones(len(draws), np.int64) if features.alone else np.diff(splits)
     steps = -(-len(draws) // batch_size)
     order = np.arange(len(draws))

@@ -161,11 +161,13 @@ def _data(task, sheet: Mapping[str, Any]) -> list[str]:
         ]
         rows.append([text, *cells])
     body = [_table(["", *parts], rows)]
-    labels = list(sheet["train"]["labels"])
+    first = parts[0]  # "train", where it is no stream
+    labels = list(sheet[first]["labels"])
     if labels:
         shown = [[name, *(f"{sheet[part]['labels'].get(name, 0):,}" for part in parts)] for name in labels]
         body.append(_table(["label", *parts], shown))
-    body.append(_picture(plots.lengths(sheet["train"]["histogram"], task.max_length), "Lengths of the training rows"))
+    title = f"Lengths of the {'training' if first == 'train' else first} rows"
+    body.append(_picture(plots.lengths(sheet[first]["histogram"], task.max_length), title))
     return body
 
 

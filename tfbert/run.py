@@ -10,11 +10,10 @@ import sys
 import time
 from typing import Any
 
-from tfbert import _compat, devices, distillation, evaluation, metrics, models, pipeline
+from tfbert import _compat, devices, distillation, evaluation, features, metrics, models, pipeline, prepared
 from tfbert._compat import keras, lazy, plain, tf
 from tfbert.checkpoint_folder import find_checkpoint
 from tfbert.errors import InputError
-from tfbert.features import pieces_in_use
 from tfbert.files import sha256
 from tfbert.frozen_states import FrozenStates
 from tfbert.models.frozen import LOWEST
@@ -43,7 +42,7 @@ class Run:
         self.train, self.validation, self.test = train, validation, test
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.data = self.parts if unlabelled is None else {**self.parts, "unlabelled": unlabelled}
-        self.hashes = {name: fingerprint(part) for name, part in self.data.items()}
+        self.hashes = {name: _hash(part) for name, part in self.data.items()}
         self.precision = devices.choose_precision(settings["precision"])
         self.unfreezing, self.cache = None, {}
         self.workers, self.strategy = workers, workers.strategy
@@ -148,25 +147,26 @@ class Run:
         s, lesson = self.settings, self._lesson()
         xla = self._uses_xla(lesson.features)
         order = {"batch_size": s["batch_size"], "training": True, "seed": s["seed"], "pad_to": "auto" if xla else ()}
-        self.cost = cost = pipeline.statistics(lesson.features, **order)
+        stream = prepared if isinstance(lesson.features, prepared.Streamed) else pipeline
+        shares = {"workers": self.workers.count} if stream is prepared and lesson.features.alike else {}
+        self.cost = cost = stream.statistics(lesson.features, **shares, **order)
         self.total = cost.steps * s["epochs"]
         self.period = s["evaluate_every"] or cost.steps  # steps between two scorings, which Keras calls an epoch
         self.held_out = evaluation.Inference(self.task, self.tokenizer, self.validation)
         rate = schedules.by_name(
             s["schedule"], s["learning_rate"], total_steps=self.total, warmup_fraction=s["warmup_fraction"]
         )
-        features = self._with_states(model, lesson.features, states.directory.parent)
+        rows = self._with_states(model, lesson.features, states.directory.parent)
         with self._scope():
-            model = self._compiled(model, rate, dataclasses.replace(lesson, features=features), xla)
+            model = self._compiled(model, rate, dataclasses.replace(lesson, features=rows), xla)
         pieces = self._callbacks()
         saver = checkpoints.SaveState(
             states, pieces, steps=self.period, every=save_every, identity=self.identity(), saved=saved
         )
         done = saver.position[0] * self.period + saver.position[1]
-        parts = {"replicas": self.workers.replicas, "own": self.workers.own}
-        batches = pipeline.batches(features, start=divmod(done, cost.steps), **parts, **order).repeat()
+        batches = stream.batches(rows, start=divmod(done, cost.steps), **self._part(rows), **order).repeat()
         dataset = self.strategy.distribute_datasets_from_function(lambda _: batches) if self.strategy else batches
-        with saver.running():
+        with saver.running(), self._read():
             plain(model.fit)(
                 # Keras, not the end of the data, ends an epoch: a step without data still decays the weights. An interrupted epoch has
                 # fewer batches left than the others, so that it cannot know how many there are.
@@ -182,6 +182,17 @@ class Run:
         models.merge_lora(model)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
         return self._rows(pieces["history"], rate)
+
+    def _part(self, rows) -> dict[str, Any]:
+        """Of several workers and replicas, what this process makes batches of."""
+        workers = self.workers
+        if isinstance(rows, prepared.Streamed) and rows.alike:
+            return {"replicas": len(workers.own), "worker": (workers.index, workers.count)}
+        return {"replicas": workers.replicas, "own": workers.own}
+
+    def _read(self):
+        """Where training data are read while it trains, so that a damaged file is told by its name."""
+        return self.train.told() if isinstance(self.train, prepared.Prepared) else contextlib.nullcontext()
 
     def _callbacks(self) -> dict[str, Any]:
         """What watches the training and has a state, in the order in which Keras calls it."""
@@ -215,6 +226,7 @@ class Run:
         s, began = self.settings, time.monotonic()
         rungs = self._rungs(model)
         changing = features.masking is not None  # what is computed is another text in each epoch
+        changing |= isinstance(features, prepared.Streamed)  # or is not there as a whole
         if s["frozen_cache"] == "off" or max(rungs) < LOWEST or s["epochs"] == 1 or changing or self.strategy:
             return features
         parts, precision = (features, self.held_out.features), s["frozen_cache"]
@@ -245,8 +257,11 @@ class Run:
         """The rows with their targets, and the loss."""
         if self.teacher:
             return self.teacher.lesson(self.task, self.tokenizer, self.train, self.unlabelled)
-        features = self.task.features(self.tokenizer, self.train)
-        return distillation.Lesson(features, self.task.loss(), self.task.divergence())
+        if isinstance(self.train, prepared.Prepared):
+            rows = self.train.features(self.task, self.tokenizer)
+        else:
+            rows = self.task.features(self.tokenizer, self.train)
+        return distillation.Lesson(rows, self.task.loss(), self.task.divergence())
 
     def _uses_xla(self, features) -> bool:
         """Whether XLA compiles the step: what it cannot do is refused before where it was asked for, and left to the graph where not."""
@@ -270,7 +285,8 @@ class Run:
             layer_decay=s["layer_decay"],
             **averages,
         )
-        pieces = pieces_in_use(lesson.features)
+        stream = prepared if isinstance(lesson.features, prepared.Streamed) else features
+        pieces = stream.pieces_in_use(lesson.features)
         if pieces is not None:
             optimizer.learn_rows(models.word_embeddings(model), pieces)
         if self.ways != KERAS_STEP:
@@ -354,3 +370,8 @@ class Run:
             "data_sha256": self.hashes,
             "versions": _compat.versions(),
         }
+
+
+def _hash(part) -> str:
+    """The hash of a part of the data: of its rows, or of what they were prepared to."""
+    return part.manifest.digest() if isinstance(part, prepared.Prepared) else fingerprint(part)

@@ -29,15 +29,25 @@ def epoch_order(lengths, batch_size: int, seed: int, epoch):
     """
     count = tf.size(lengths, tf.int64)
     steps = -(-count // batch_size)
-    order = _permutation(count, seed, 2 * epoch)
+    order = permutation(count, seed, 2 * epoch)
     window = tf.range(count, dtype=tf.int64) // (batch_size * tf.clip_by_value(steps // 2, 1, WINDOW_BATCHES))
     widest = tf.reduce_max(tf.concat([lengths, [0]], 0)) + 1
     by_length = tf.argsort(window * widest + tf.gather(lengths, order), stable=True)
-    return tf.gather(order, by_length), _permutation(steps, seed, 2 * epoch + 1)
+    return tf.gather(order, by_length), permutation(steps, seed, 2 * epoch + 1)
 
 
-def _permutation(count, seed: int, draw):
-    """A permutation of 0..count-1, int64, that depends on (seed, draw) alone."""
+def permutation(count, seed: int, draw):
+    """A permutation of 0..count-1, int64, that depends on (seed, draw) alone.
+
+    Args:
+        count: int64 scalar.
+        seed: a Python int.
+        draw: int64 scalar, another one for each permutation.
+
+    Example:
+        >>> sorted(permutation(tf.constant(4, tf.int64), 0, tf.constant(7, tf.int64)).numpy().tolist())
+        [0, 1, 2, 3]
+    """
     bits = tf.random.stateless_uniform(
         [count], tf.stack([tf.constant(seed, tf.int64), draw]), None, None, tf.int64, alg="philox"
     )

@@ -24,6 +24,7 @@ from tfbert import (
 from tfbert._compat import lazy
 from tfbert.checks import begin, check_parts, check_settings, check_unlabelled, read
 from tfbert.errors import Diverged, InputError
+from tfbert.prepared import Prepared
 from tfbert.report import html
 from tfbert.sources import Examples, fingerprint, from_iterable, split
 from tfbert.tasks import Task
@@ -99,7 +100,8 @@ def fine_tune(
     Args:
         task: such as `SequenceClassification()`; fields left open are filled from the training data.
         checkpoint: a folder, a name on the Hugging Face hub, or "all-MiniLM-L6-v2" for the packaged one.
-        train: examples to learn from: a reader's result, a list or any iterable of dicts.
+        train: examples to learn from: a reader's result, a list or any iterable of dicts; or `Prepared`, of any size, which needs
+            `validation` and leaves the fields of `task` that are not given as they were prepared.
         validation: examples to choose the best epoch by; None holds out a tenth of `train`: of each label, or whole contexts
             for questions.
         directory: the folder to write, `saved_models/NAME`.
@@ -226,7 +228,13 @@ def _prepare(
     if export:
         task.check_export(tokenizer)
     teacher = _teacher(settings, unlabelled)
-    task = (teacher.fill(task) if teacher else task).from_data(train)
+    if isinstance(train, Prepared):
+        if teacher:
+            raise InputError(f"{train.source} holds tokens alone, which a teacher cannot answer; leave teacher out")
+        task = train.fill(task)
+        train.features(task, tokenizer)  # of another tokenizer is told before the work
+    else:
+        task = (teacher.fill(task) if teacher else task).from_data(train)
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
     if unlabelled is not None:
         check_unlabelled(task, unlabelled)
@@ -267,6 +275,10 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
         names = ("unlabelled", "export", "allow_missing_labels")
         unlabelled, export, allow = (arguments[name] for name in names)
         _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow, Workers(arguments["strategy"]))
+        if isinstance(parts["train"], Prepared) and isinstance(arguments["adapt"], str):
+            raise InputError(
+                f"{parts['train'].source} holds tokens alone; give the text to adapt to, not {arguments['adapt']!r}"
+            )
         documents = adaptation.text(arguments["adapt"], task, parts["train"])
         adaptation.warn_if_small(documents, arguments["adapt_epochs"])
         masked = adaptation.arguments(task, arguments, split(documents, 0.1, seed=arguments["seed"]))
@@ -351,7 +363,8 @@ def _spread(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def _report(tuned: FineTuned, parts: dict[str, Examples]) -> None:
     """Adds the data sheet to metrics.json, and report.html: at last, so that whatever fails here costs nobody a training."""
-    tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, parts)
+    sheets = {name: part for name, part in parts.items() if isinstance(part, Examples)}
+    tuned.metrics["data"] = analysis.data_sheet(tuned.task, tuned.tokenizer, sheets)
     final = parts.get("test", parts["validation"])
     details = evaluation.evaluate(tuned.task, tuned.model, tuned.tokenizer, final, details=True)
     files.write_json(tuned.directory / "metrics.json", tuned.metrics)

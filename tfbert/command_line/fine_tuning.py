@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import tfbert
-from tfbert import devices
 from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
+from tfbert.prepared import is_prepared
 from tfbert.serving.layout import versions
 from tfbert.tasks import TASKS, by_name
+from tfbert.workers import Workers
 
 NEEDS_TENSORFLOW = True
 USAGE = "tfbert fine-tune TASK --train FILE [--validation FILE] [--test FILE] --output saved_models/NAME [options]"
@@ -38,7 +39,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         description=f"{inspect.getdoc(task).splitlines()[0]} Files: {reading.FORMATS}.",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--train", required=True, metavar="FILE", help="examples to learn from")
+    data.add_argument(
+        "--train", required=True, metavar="FILE", help="examples to learn from, or a folder that `tfbert prepare` wrote"
+    )
     data.add_argument(
         "--validation", metavar="FILE", help="examples to choose the best epoch by (default: a tenth of --train)"
     )
@@ -63,15 +66,16 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Fine-tunes, and emits {"output", "metrics", "export", "report", ...}."""
-    devices.replicated(arguments.settings.get("strategy", "auto"))  # several workers meet before anything computes
-    train, validation, test = (
-        None if path is None else reading.read_file(path, arguments, documents=arguments.task.documents)
-        for path in (arguments.train, arguments.validation, arguments.test)
-    )
-    unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
-    adapt = arguments.adapt
-    if adapt not in (None, "train"):
-        adapt = reading.read_file(adapt, arguments, documents=True)
+    workers = Workers(arguments.settings.get("strategy", "auto"))  # who meet before anything computes
+    with workers.joined(), workers.agreeing():
+        train, validation, test = (
+            None if path is None else _part(path, arguments)
+            for path in (arguments.train, arguments.validation, arguments.test)
+        )
+        unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
+        adapt = arguments.adapt
+        if adapt not in (None, "train"):
+            adapt = reading.read_file(adapt, arguments, documents=True)
     tuned = tfbert.fine_tune(
         arguments.task,
         arguments.checkpoint,
@@ -96,3 +100,10 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             **{name: tuned.metrics[name] for name in (*measured, "seeds", "adapted") if name in tuned.metrics},
         }
     )
+
+
+def _part(path: str, arguments: argparse.Namespace):
+    """Examples of a file, or the folder that they were prepared to."""
+    if is_prepared(path):
+        return tfbert.Prepared(path)
+    return reading.read_file(path, arguments, documents=arguments.task.documents)

@@ -70,15 +70,15 @@ def read_file(
     if documents and of_lines(path):
         examples = read_documents(path, **({"encoding": arguments.encoding} if arguments.encoding else {}))
     else:
-        examples = read(path, **_options(arguments, columns))
+        examples = read(path, **options(arguments, columns))
     tell(examples.notes)
     return examples
 
 
 def stream_texts(path: str, arguments: argparse.Namespace, fields: tuple[str, ...]) -> Stream:
     """The text fields of each row as it is read (one text or a list of them each), and nothing else."""
-    options = {"field": fields[0], "max_characters": None} if of_lines(path) else {}
-    rows = stream(path, **_options(arguments), **options)
+    further = {"field": fields[0], "max_characters": None} if of_lines(path) else {}
+    rows = stream(path, **options(arguments), **further)
     return Stream((row and _texts(rows.last, fields) for row in rows), rows.share, rows.notes)
 
 
@@ -93,11 +93,12 @@ def tell(notes: Iterable[str]) -> None:
         print(f"tfbert: note: {note}", file=sys.stderr)
 
 
-def _options(arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -> dict[str, Any]:
+def options(arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -> dict[str, Any]:
+    """What a reader is given: how the file is written, and as `columns` which column is which."""
     columns = {field: getattr(arguments, field, None) for field in columns}
-    options = {name: getattr(arguments, name) for name in OPTIONS}
-    options = {name: value for name, value in options.items() if value is not None}
-    return options | {"columns": {field: column for field, column in columns.items() if column is not None} or None}
+    given = {name: getattr(arguments, name) for name in OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    return given | {"columns": {field: column for field, column in columns.items() if column is not None} or None}
 
 
 def _texts(example: Examples, fields: tuple[str, ...]) -> Examples:

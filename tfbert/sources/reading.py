@@ -87,10 +87,7 @@ def read_documents(
         >>> read_documents(place), read_documents(place.with_name("corpus-*.txt")).where(1).endswith("corpus-*.txt:4")
         ([{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}], True)
     """
-    given = [path] if isinstance(path, str | os.PathLike) else list(path)
-    parts = [part for each in given for part in _files(str(each))]
-    if not parts:
-        raise InputError("read_documents got an empty list of files; give one at least")
+    parts, given = text_files(path)
     texts: list[list[str]] = []  # of each document its lines
     places, notes = [], []
     for part in parts:
@@ -107,6 +104,15 @@ def read_documents(
                 places.append(line if len(parts) == 1 else f"{part}:{line}")
     source = ", ".join(map(str, given))
     return Examples([{field: "\n".join(text)} for text in texts], source=source, lines=places, notes=notes)
+
+
+def text_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> tuple[list[str], list]:
+    """The files that a path, a pattern or a list of them stands for, in their order; and the list of what was given."""
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    parts = [part for each in given for part in _files(str(each))]
+    if not parts:
+        raise InputError("read_documents got an empty list of files; give one at least")
+    return parts, given
 
 
 def _files(path: str) -> list[str]:
@@ -190,7 +196,7 @@ _READERS = {
     ".tsv": functools.partial(read_csv, delimiter="\t", quoting=None),
     ".txt": read_lines,
 }
-_TFDS = re.compile(r"tfds:(?P<name>[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
+_TFDS = re.compile(r"tfds:(?P<name>((gs|s3):)?[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
 
 
 def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:
@@ -198,7 +204,7 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
 
     Args:
         path_or_name: a file that ends in .conll, .csv, .tsv, .jsonl, .json, .parquet or .txt, or in one of these and .gz; or
-            "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train".
+            "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train", or "tfds:FOLDER:SPLIT" of a folder with a dataset_info.json.
         columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
             name. A .json file in SQuAD's form is read by read_squad.
         **options: what the reader of this kind takes, such as quoting=False for read_csv. A .tsv file is read by

@@ -10,6 +10,8 @@ import numpy as np
 from tfbert.errors import InputError
 from tfbert.sources.examples import Examples, from_iterable
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=lambda value: type(value).__name__)
+
 
 def split(
     examples, fraction: float = 0.1, *, seed: int = 0, stratify: str | None = "label", group: str | None = None
@@ -128,8 +130,17 @@ def fingerprint(examples) -> str:
         >>> fingerprint([{"text": "good", "label": 1}])[:16]
         '762f2736cdd0e6f4'
     """
-    encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=lambda value: type(value).__name__)
     digest = hashlib.sha256()
     for row in from_iterable(examples):
-        digest.update(encoder.encode(row).encode("ascii") + b"\n")
+        digest.update(canonical(row))
     return digest.hexdigest()
+
+
+def canonical(row) -> bytes:
+    """A row as one line of canonical JSON, of which `fingerprint` is the hash.
+
+    Example:
+        >>> canonical({"text": "good", "label": 1})
+        b'{"label":1,"text":"good"}\n'
+    """
+    return _ENCODER.encode(row).encode("ascii") + b"\n"

@@ -21,8 +21,10 @@ from tfbert.sources.columns import MAX_CHARACTERS, check_texts, plan
 from tfbert.sources.decoding import check_file, codec_name, refuse_other_formats
 from tfbert.sources.examples import Cleaning, Examples, counted
 from tfbert.sources.json_lines import values
-from tfbert.sources.reading import chosen_reader
+from tfbert.sources.parquet import ParquetRows
+from tfbert.sources.reading import chosen_reader, text_files
 from tfbert.sources.tables import meant, planned, table
+from tfbert.sources.tfds import Split
 
 BLOCK = 2**16  # bytes read at once
 LONGEST = 16_000_000  # characters of a line or a record; whatever is longer is no line
@@ -102,9 +104,9 @@ def windows(rows: Iterable, *, first: int, most: int) -> Iterator[list]:
 def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Stream:
     """The rows of a file one after the other, as `read` gives them all at once; labels are not looked at.
 
-    A .csv, .tsv, .jsonl or .txt file (.gz too) is read as its rows are asked for. Of a .txt file every line is a row, blank ones too. A
-    .tsv file that has quotes is read through once before, to see what they mean, unless `quoting` says so. The other kinds, and what is
-    not a plain file, are read whole.
+    A .csv, .tsv, .jsonl or .txt file (.gz too), a .parquet file or a TensorFlow Dataset is read as its rows are asked for. Of a .txt file
+    every line is a row, blank ones too. A .tsv file that has quotes is read through once before, to see what they mean, unless `quoting`
+    says so. The other kinds, and what is not a plain file, are read whole.
 
     Args:
         path: as for `read`; "-" is standard input, every line a text, and a None where nothing comes for 0.05 seconds.
@@ -136,10 +138,85 @@ def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None,
     if suffix in _STREAMED and Path(name).is_file():
         file = _File(name, options.pop("encoding", "utf-8"))
         return Stream(_STREAMED[suffix](file, columns, **options), file.share, file.notes)
+    if not suffix or (suffix == ".parquet" and Path(name).is_file() and not name.lower().endswith(".gz")):
+        found = ParquetRows(name) if suffix else Split(name, **options)
+        return Stream(_of_rows(found, columns, notes := []), found.share, notes)
     examples = reader(name, columns=columns, **options)
     rows = Stream((examples.select([i]) for i in range(len(examples))), notes=examples.notes)
     rows.share = lambda: rows.taken / len(examples)
     return rows
+
+
+def documents(
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    field: str = "text",
+    *,
+    encoding: str = "utf-8",
+    max_characters: int = MAX_CHARACTERS,
+) -> Stream:
+    """The documents of plain text one after the other, as `read_documents` gives them all at once.
+
+    Whether blank lines part the documents of a file is seen by reading it up to the first that does, before.
+
+    Args:
+        path, field, encoding, max_characters: as for `read_documents`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "corpus.txt"
+        >>> _ = file.write_text("One.\\nAnd two.\\n\\nThree.\\n")
+        >>> list(documents(file))
+        [{'text': 'One.\\nAnd two.'}, {'text': 'Three.'}]
+    """
+    names, given = text_files(path)
+    files, notes = [_File(name, encoding) for name in names], []
+    source = ", ".join(map(str, given))
+
+    def every():
+        for file in files:
+            parted, several = _is_parted(file)
+            if several and not parted:
+                notes.append(f"{file.path}: no blank line parts documents, so each line is one")
+            for line, text in _documents(file, parted):
+                place = line if len(files) == 1 else f"{file.path}:{line}"
+                example = Examples([{field: text}], source=source, lines=[place])
+                check_texts(example, max_characters)
+                yield example
+            notes.extend(file.notes)
+
+    sizes = [os.path.getsize(name) for name in names]
+    return Stream(every(), lambda: sum(n * f.share() for n, f in zip(sizes, files)) / max(1, sum(sizes)), notes)
+
+
+def _is_parted(file: _File) -> tuple[bool, bool]:
+    """Whether a blank line stands between two that are not, and whether there are two of these at all."""
+    blank = False
+    several = 0
+    for line in file.lines():
+        if line.strip():
+            if several and blank:
+                return True, True
+            several += 1
+            blank = False
+        else:
+            blank = True
+    return False, several > 1
+
+
+def _documents(file: _File, parted: bool) -> Iterator[tuple[int, str]]:
+    """Each document with the line on which it begins."""
+    held: list[str] = []
+    begin = 0
+    for number, line in enumerate(file.lines(), 1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        if held and (not parted or not text.strip()):
+            yield begin, "\n".join(held)
+            held = []
+        if text.strip():
+            begin = begin if held else number
+            held.append(text)
+    if held:
+        yield begin, "\n".join(held)
 
 
 class _File:
@@ -281,6 +358,18 @@ def _renamed(file: _File, rows: Iterable[tuple[int, Any]], columns, max_characte
             plans = {names: plan(names, columns, place)}
         yield _example(file, line, {field: row[names[index]] for field, index in plans[names]}, max_characters)
     file.notes += cleaning.notes(file.path)
+
+
+def _of_rows(rows: Split | ParquetRows, columns, notes: list[str]) -> Iterator[Examples]:
+    cleaning, plans = Cleaning(), {}
+    for number, row in enumerate(rows, 1):
+        place = f"row {number} of {rows.source}"
+        row = cleaning.row(row, place)
+        names = tuple(row)
+        if names not in plans:
+            plans = {names: plan(names, columns, place)}
+        yield Examples([{field: row[names[k]] for field, k in plans[names]}], source=rows.source, rows_at=[number])
+    notes += [*rows.notes(), *cleaning.notes(rows.source)]
 
 
 def _example(file: _File, line: int, row: dict, max_characters: int) -> Examples:

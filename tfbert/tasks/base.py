@@ -58,6 +58,8 @@ class Task(abc.ABC):
     documents: ClassVar[bool] = (
         False  # whether of a plain text the lines up to a blank one are an example (`read_documents`)
     )
+    # The fields on which training rows do not depend: data that were prepared may be trained from with others.
+    not_in_rows: ClassVar[tuple[str, ...]] = ()
     max_length: int = dataclasses.field(default=128, metadata={"help": "tokens of an input, special tokens included"})
 
     # 1. examples -> features
@@ -65,6 +67,15 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def from_data(self, examples: Examples) -> Task:
         """Returns the task with every field filled that was left for the data to say (the labels, whether texts come in pairs)."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a field that `from_data` would fill (default: there is none)."""
+        return False
+
+    def told(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What `from_data` needs of an example, so that those of a stream can be kept (default: its label, and which texts there are)."""
+        return {name: value if name == "label" else fields.emptied(value) for name, value in row.items()}
 
     @abc.abstractmethod
     def check(self, examples: Examples) -> None:

@@ -67,6 +67,10 @@ class CausalLM(Generating):
             return self
         return dataclasses.replace(self, completion=any("target" in row for row in examples))
 
+    @property
+    def is_open(self) -> bool:
+        return self.completion is None
+
     def check(self, examples: Examples) -> None:
         if self.scores and not self.completion:
             raise InputError(

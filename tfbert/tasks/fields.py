@@ -34,6 +34,18 @@ def text(examples: Examples, i: int, field: str) -> str:
     return found
 
 
+def emptied(value):
+    """What is left of a value without what it says: texts become empty, numbers None.
+
+    Example:
+        >>> emptied(["a", "b"]), emptied("a"), emptied(3)
+        (['', ''], '', None)
+    """
+    if isinstance(value, str):
+        return ""
+    return [emptied(each) for each in value] if isinstance(value, list | tuple) else None
+
+
 def number(examples: Examples, i: int, field: str) -> float:
     """The finite number of a field of row i, which may be written as text."""
     found = examples[i].get(field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class Generating(Task):
         scores: further scores, of the written answers: exact_match, bleu, chrf, rouge1, rouge2, rougeL (see `metrics.texts`). The first of
             them chooses the best epoch. They take far more time than perplexity, the only one by default.
     """
+
+    not_in_rows: ClassVar[tuple[str, ...]] = tuple(
+        "min_new_tokens num_beams length_penalty do_sample temperature top_k top_p repetition_penalty no_repeat_ngram_size sampling_seed "
+        "stop scores".split()
+    )
 
     max_new_tokens: int = _setting(32, "tokens of an answer, at most")
     min_new_tokens: int = _setting(0, "tokens before which no answer ends")

@@ -60,6 +60,7 @@ class MaskedLM(Task):
     name: ClassVar[str] = "masked-lm"
     head: ClassVar[str] = "masked-lm"
     documents: ClassVar[bool] = True
+    not_in_rows: ClassVar[tuple[str, ...]] = ("masking", "scoring", "top_k")
 
     masking: str = dataclasses.field(
         default="token", metadata={"help": f"what is hidden as one: {', '.join(UNITS)}", "choices": UNITS}

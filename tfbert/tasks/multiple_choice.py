@@ -41,6 +41,7 @@ class MultipleChoice(Task):
 
     name: ClassVar[str] = "multiple-choice"
     head: ClassVar[str] = "multiple-choice"
+    not_in_rows: ClassVar[tuple[str, ...]] = ("temperature",)
 
     choices: int | None = dataclasses.field(
         default=None, metadata={"help": "how many choices an example has (default: as in the data)"}
@@ -61,6 +62,10 @@ class MultipleChoice(Task):
         if self.choices is not None or not examples:
             return self
         return dataclasses.replace(self, choices=len(_choices(examples, 0)))
+
+    @property
+    def is_open(self) -> bool:
+        return self.choices is None
 
     def check(self, examples: Examples) -> None:
         if self.choices is None:

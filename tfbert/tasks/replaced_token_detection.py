@@ -53,6 +53,7 @@ class ReplacedTokenDetection(Task):
     name: ClassVar[str] = "replaced-token-detection"
     head: ClassVar[str] = "replaced-token-detection"
     documents: ClassVar[bool] = True
+    not_in_rows: ClassVar[tuple[str, ...]] = ("masking", "generator_size")
 
     masking: str = dataclasses.field(
         default="token", metadata={"help": f"what is taken as one: {', '.join(UNITS)}", "choices": UNITS}

@@ -48,6 +48,7 @@ class SentenceEmbedding(Task):
 
     name: ClassVar[str] = "sentence-embedding"
     head: ClassVar[None] = None
+    not_in_rows: ClassVar[tuple[str, ...]] = ("pooling", "normalize", "scale", "margin")
 
     objective: str = dataclasses.field(
         default="cosine", metadata={"help": "cosine, ranking or triplet", "choices": OBJECTIVES}
@@ -83,6 +84,10 @@ class SentenceEmbedding(Task):
                 f"{examples.source}: every label is the same number; similarities must differ to be learnt"
             )
         return dataclasses.replace(self, label_range=(min(labels), max(labels)))
+
+    @property
+    def is_open(self) -> bool:
+        return self.objective == "cosine" and not self.label_range
 
     def check(self, examples: Examples) -> None:
         if self.objective == "cosine" and not self.label_range:

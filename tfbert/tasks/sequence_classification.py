@@ -68,14 +68,11 @@ class SequenceClassification(Task):
 
     name: ClassVar[str] = "sequence-classification"
     head: ClassVar[str] = "sequence-classification"
+    not_in_rows = tuple("label_smoothing focal_gamma dropout head_bias thresholds temperature pooling".split())
 
-    labels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "label names in order (default: those in the data, sorted)"}
-    )
+    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "names in order (default: the data's)"})
     kind: str = dataclasses.field(default="single", metadata={"help": "single, multi or regression", "choices": KINDS})
-    pair: bool | None = dataclasses.field(
-        default=None, metadata={"help": "texts come in pairs (default: as in the data)"}
-    )
+    pair: bool | None = dataclasses.field(default=None, metadata={"help": "texts come in pairs (default: as the data)"})
     label_separator: str = dataclasses.field(default=",", metadata={"help": "parts the names of a multi-label string"})
     class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata={"help": "a factor per label's loss"})
     label_smoothing: float = dataclasses.field(default=0.0, metadata={"help": "share of the target spread evenly"})
@@ -94,9 +91,7 @@ class SequenceClassification(Task):
         default="head",
         metadata={"help": "of a text over max_length: head, tail, head+tail, windows", "choices": LONG_TEXT},
     )
-    symmetric: bool = dataclasses.field(
-        default=False, metadata={"help": "pairs: the order means nothing, so answer from both"}
-    )
+    symmetric: bool = dataclasses.field(default=False, metadata={"help": "pairs whose order means nothing"})
     stride: int = dataclasses.field(default=0, metadata={"help": "windows: tokens shared with the one before"})
     pooling: str = dataclasses.field(
         default="mean", metadata={"help": "mean or max of the logits of an example's rows", "choices": models.POOLINGS}
@@ -157,6 +152,11 @@ class SequenceClassification(Task):
                 task, head_bias=tuple(losses.log_odds(counts[n], len(examples)) for n in task.labels)
             )
         return task
+
+    @property
+    def is_open(self) -> bool:
+        biased = self.kind == "single" or self.head_bias
+        return self.pair is None or not biased or (self.kind != "regression" and not self.labels)
 
     def check(self, examples: Examples) -> None:
         self._check_complete()

@@ -52,6 +52,7 @@ class TokenClassification(Task):
 
     name: ClassVar[str] = "token-classification"
     head: ClassVar[str] = "token-classification"
+    not_in_rows: ClassVar[tuple[str, ...]] = ("aggregation", "constrained", "dropout")
 
     labels: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "tags in order (default: as in the data)"}
@@ -89,6 +90,19 @@ class TokenClassification(Task):
             only = f"only {next(iter(found))!r}" if found else "no tag at all"
             raise InputError(f"{examples.source}: the rows have {only}; token classification needs at least two tags")
         return dataclasses.replace(self, labels=tuple(sorted(found)))
+
+    @property
+    def is_open(self) -> bool:
+        return not self.labels
+
+    def told(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        # Each type once, as a word that begins an entity of it.
+        if isinstance(row.get("spans"), list) and "words" not in row:
+            parts = [("B", span.get("label")) for span in row["spans"] if isinstance(span, Mapping)]
+        else:
+            parts = [tags.parted(str(tag)) for tag in row.get("tags") or ()]
+        told = sorted({"O" if prefix == "O" else f"B-{kind}" if prefix else kind for prefix, kind in parts})
+        return {"words": told, "tags": told}
 
     def check(self, examples: Examples) -> None:
         if not self.labels:
