@@ -129,6 +129,21 @@ LEFT_OUT = {
         "plain_english[albert",
     ],
     "test_training_model": ["the_whole_batch[1", "the_whole_batch[3"],
+    "test_prepared": [
+        *(
+            f"in_memory[{case}"
+            for case in (
+                "single of",
+                "smoothed",
+                "head.tail",
+                "symmetric",
+                "tokens in",
+                "questions without",
+                "regression",
+            )
+        ),
+        *(f"in_memory[{case}" for case in ("masked spans", "embedding, cosine", "embedding, triplet", "causal, doc")),
+    ],
     "test_windows": ["gives_the_same_rows[16", "gives_the_same_rows[40"],
     "test_workers": ["a_signal_to_one_worker"],  # tests/together.py does more of it
 }

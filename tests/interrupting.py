@@ -50,12 +50,12 @@ def rows(count: int, seed: int) -> list[dict]:
     return [{"text": " ".join(rng.choice(WORDS[label], rng.integers(2, 9))), "label": label} for label in labels]
 
 
-def fine_tune(checkpoint, directory, *, dropout=0.1, **options) -> tfbert.FineTuned:
+def fine_tune(checkpoint, directory, *, dropout=0.1, prepared=None, **options) -> tfbert.FineTuned:
     options = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32", "save_every": 0, **options}
     return training.fine_tune(
         tfbert.SequenceClassification(max_length=32, dropout=dropout),
         checkpoint,
-        rows(128, 0),
+        rows(128, 0) if prepared is None else tfbert.Prepared(prepared),
         rows(32, 1),
         test=rows(24, 2),
         directory=directory,

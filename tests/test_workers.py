@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import together
 
+import tfbert
 from tfbert import checkpoints
 from tfbert.workers import Workers
 
@@ -77,6 +78,20 @@ def test_what_is_wrong_on_one_worker_ends_all(shallow, tmp_path, changed, messag
     address = chief.partition("worker 1, ")[2].partition(": ")[0]
     assert message.format(address) in chief and message.partition("{}: ")[2] in other
     assert not (place / "run").exists()
+
+
+def test_workers_read_shards_of_their_own_and_every_row_counts_once(shallow, tmp_path):
+    task = tfbert.SequenceClassification(max_length=32, dropout=0.0)
+    tfbert.prepare(task, shallow, interrupting.rows(128, 0), tmp_path / "prepared", shards=4)
+    still = {
+        **STILL,
+        "epochs": 1,
+        "learning_rate": 1e-12,
+    }  # so that the mean of the losses does not depend on the order
+    options = {**still, "prepared": str(tmp_path / "prepared")}
+    one, other = together.undisturbed(shallow, tmp_path / "two", options, 2)
+    alone = interrupting.digest(interrupting.fine_tune(shallow, tmp_path / "alone", **still))
+    assert one == other and together.losses(one) == pytest.approx(together.losses(alone), rel=1e-5)
 
 
 class Pair(Workers):
