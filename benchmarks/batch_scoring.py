@@ -32,16 +32,16 @@ SCRIPT = HERE.parent / "examples" / "beam_score.py"
 TOLERANCE = 1e-5
 
 
-def texts(folder: Path) -> Iterator[str]:
-    """The texts of all .csv files below a folder, each on one line, again and again."""
+def texts(folder: Path) -> list[str]:
+    """The texts of all .csv files below a folder, each on one line."""
     files = sorted(folder.rglob("*.csv"))
     if not files:
         raise InputError(f"{folder} holds no .csv file; benchmarks/prepare_data.py makes some")
-    while True:
-        for file in files:
-            for row in tfbert.stream(file):
-                if "text" in row:
-                    yield " ".join(row["text"].split())
+    rows = itertools.chain.from_iterable(map(tfbert.stream, files))
+    found = [" ".join(row["text"].split()) for row in rows if "text" in row]
+    if not found:
+        raise InputError(f"{folder}: no .csv file has a column text")
+    return found
 
 
 def written(folder: Path, rows: list[str], files: int) -> list[Path]:
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--window", type=int, default=1024, help="rows sorted by length together (default 1024)")
     options = parser.parse_args(argv)
     try:
-        rows = list(itertools.islice(texts(options.data), options.rows))
+        rows = list(itertools.islice(itertools.cycle(texts(options.data)), options.rows))
         files = written(WORK / "texts", rows, options.files)
         beam = with_beam(options.export, files, options)
         expected, predictor = with_predictor(options.export, files, options.window)

@@ -18,7 +18,6 @@ in a number by more than 1e-5.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -40,7 +39,6 @@ from tfbert.serving.layout import saved_model
 
 WORK = HERE.parent / "build" / "load"
 EVERY = 1.0  # seconds between two looks at a process's memory
-STEP = 101  # of so many texts of the data one is asked, so that all files have some
 
 
 class Memory(threading.Thread):
@@ -179,7 +177,8 @@ def main(argv: list[str] | None = None) -> int:
     results = []
     try:
         exports = [saved_model(export) for export in options.exports]
-        asked = list(itertools.islice(texts(options.data), 0, STEP * options.texts, STEP))
+        every = texts(options.data)
+        asked = every[:: max(1, len(every) // options.texts)][: options.texts]  # of all files
         WORK.mkdir(parents=True, exist_ok=True)
         for name, command in commands(options, exports, asked).items():
             before = os.getloadavg()[0]

@@ -73,10 +73,11 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         "--share-model", action="store_true", help="one copy for all processes of a machine: large models, GPUs"
     )
     options, others = parser.parse_known_args(argv)
+    ours = [f"--{name.replace('_', '-')}" for name in vars(options)]
     theirs = set(PipelineOptions([]).get_all_options())
     for word in others:
         name = word.split("=")[0]
-        hint = suggest(name, parser._option_string_actions) if name.startswith("--") else ""
+        hint = suggest(name, ours) if name.startswith("--") else ""
         if hint and name[2:] not in theirs:
             raise tfbert.InputError(f"{name} is no option.{hint}")
     for name in ("batch_size", "window", "threads"):
