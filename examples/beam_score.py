@@ -114,7 +114,7 @@ def matched(*alternatives: Sequence[str]) -> list[str]:
         try:
             results = FileSystems.match(patterns)
         except (ValueError, BeamIOError) as error:
-            raise tfbert.InputError(f"{patterns[0]}: {error}") from error
+            raise tfbert.InputError(f"{alternatives[-1][0]}: {error}") from error
         absent = [pattern for pattern, result in zip(patterns, results, strict=True) if not result.metadata_list]
         if not absent:
             return list(dict.fromkeys(metadata.path for result in results for metadata in result.metadata_list))
