@@ -14,8 +14,8 @@ SOURCE = Path(__file__).with_name("serving.c")
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 
 
-def compile_program(place: Path) -> Path:
-    """Compiles serving.c to `place` with gcc and the headers and libraries of TensorFlow's wheel.
+def compile_program(place: Path, source: Path = SOURCE) -> Path:
+    """Compiles serving.c, or load.c, to `place` with gcc and the headers and libraries of TensorFlow's wheel.
 
     Raises:
         InputError: there is no gcc, or the wheel lacks the libraries.
@@ -24,7 +24,7 @@ def compile_program(place: Path) -> Path:
     absent = [name for name in LIBRARIES if not (library / name).exists()]
     if compiler is None or absent:
         raise InputError(
-            f"serving.c cannot be compiled: {'there is no gcc' if absent == [] else f'TensorFlow lacks {absent}'}"
+            f"{source.name} cannot be compiled: {'there is no gcc' if absent == [] else f'TensorFlow lacks {absent}'}"
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     options = [
@@ -34,7 +34,8 @@ def compile_program(place: Path) -> Path:
         *(f"-l:{name}" for name in LIBRARIES),
     ]
     subprocess.run(
-        [compiler, "-O2", "-Wall", "-Wextra", "-Werror", str(SOURCE), "-o", str(place), *options], check=True
+        [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", str(source), "-o", str(place), *options],
+        check=True,
     )
     return place
 
@@ -61,8 +62,13 @@ def command(
     program: Path, export: Path, first: Path, *, intra: int, inter: int, signature: str = "serving_default"
 ) -> list[str]:
     """The command line that starts the program for one export."""
-    libraries = sorted(map(str, Path(tf_text.__file__).parent.rglob("_*.so")))
-    return [str(program), str(export), str(intra), str(inter), *tensor_names(export, signature), str(first), *libraries]
+    tensors = tensor_names(export, signature)
+    return [str(program), str(export), str(intra), str(inter), *tensors, str(first), *libraries()]
+
+
+def libraries() -> list[str]:
+    """The files with the operations of tensorflow-text."""
+    return sorted(map(str, Path(tf_text.__file__).parent.rglob("_*.so")))
 
 
 def versions() -> dict[str, str]:
