@@ -297,7 +297,8 @@ class Progress:
     """
 
     def __init__(self, rows: Stream, clock: Callable[[], float] = time.monotonic):
-        self._rows, self._clock, self._count, self._tokens = rows, clock, 0, 0
+        self._rows, self._clock = rows, clock
+        self._count = self._tokens = self._said = 0
         self._begin = self._told = clock()
 
     def done(self, examples: int, tokens: int) -> None:
@@ -307,12 +308,12 @@ class Progress:
             self._tell()
 
     def end(self) -> None:
-        """Says the whole, if anything was said before."""
-        if self._told > self._begin:
+        """Says the whole, if less was said before."""
+        if 0 < self._said < self._count:
             self._tell()
 
     def _tell(self) -> None:
-        self._told = self._clock()
+        self._told, self._said = self._clock(), self._count
         seconds = self._told - self._begin
         share = self._rows.share() * self._count / self._rows.taken if self._rows.share and self._rows.taken else 0.0
         left = ""

@@ -141,6 +141,6 @@ def canonical(row) -> bytes:
 
     Example:
         >>> canonical({"text": "good", "label": 1})
-        b'{"label":1,"text":"good"}\n'
+        b'{"label":1,"text":"good"}\\n'
     """
     return _ENCODER.encode(row).encode("ascii") + b"\n"
