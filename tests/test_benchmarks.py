@@ -190,3 +190,15 @@ def test_a_student_is_compared_with_its_teacher_by_neighbouring_rounds(monkeypat
     assert (found["score_ratio"], found["speed_ratio"], found["speed_ratio_range"]) == (0.975, 3.0, [1.0, 4.0])
     assert (found["texts_per_cpu_second"], found["teacher_texts_per_cpu_second"]) == (4.0, 2.0)
     assert (found["parameters"], found["teacher_parameters"], found["train_seconds"]) == (5, 10, 3)
+
+
+def test_synthetic_rows_are_streamed_and_restarts_are_compared(tmp_path, minilm, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    streaming, synthetic_rows = (importlib.import_module(name) for name in ("streaming", "synthetic_rows"))
+    monkeypatch.setattr(synthetic_rows, "PART", 100)
+    synthetic_rows.write(tmp_path / "rows", 400, 200, 1)
+    found = streaming.read(str(tmp_path / "rows"), 32, [3, 9], 4)
+    assert (found["rows"], found["batches_compared"], found["restarts_that_are_equal"]) == (400, 8, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    for name in ("streaming", "synthetic_rows"):
+        del sys.modules[name]

@@ -77,7 +77,7 @@ class Processes:
     def _start(self) -> subprocess.Popen:
         command = [sys.executable, "-c", "from tfbert.prepared.processes import serve; serve()"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        # In a session of its own, so that Ctrl-C reaches the caller alone.
+        # Apart, so that Ctrl-C reaches the caller alone.
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
