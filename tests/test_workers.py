@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,6 +141,28 @@ def test_a_state_that_another_worker_could_not_write_is_not_among_those_kept(tmp
     states.take_back()
     states.write(30, {"step": 30})
     assert sorted(path.name for path in states.place.iterdir()) == ["step-00000010", "step-00000030"]
+
+
+def test_the_command_in_the_readme_trains_with_two_workers(shallow, fewer, tmp_path):
+    (tmp_path / "examples").symlink_to(fewer)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (text,) = re.findall(r"^```console\n(python examples/local_workers.+?)^```$", readme, re.M | re.S)
+    words = shlex.split(text.replace("\\\n", " ").replace("--epochs 2", "--epochs 1"))
+    assert words[:4] == ["python", "examples/local_workers.py", "2", "tfbert"]
+    own = [sys.executable, str(ROOT / "examples" / "local_workers.py"), "2", sys.executable, "-m", "tfbert", *words[4:]]
+    done = subprocess.run(
+        [*own, "--checkpoint", str(shallow), "--max-length", "32"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    chief, other = (json.loads(line[4:]) for line in sorted(done.stdout.splitlines()))
+    assert chief["output"] == other["output"] == words[words.index("--output") + 1]
+    assert chief["metrics"] == json.loads((tmp_path / chief["output"] / "metrics.json").read_text())["metrics"]
+    assert "[0] epoch 1/1" in done.stderr and "[1] epoch" not in done.stderr
+    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == [Path(chief["output"]).name]
 
 
 def test_the_launcher_gives_each_worker_its_config_and_the_highest_code():
