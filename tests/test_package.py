@@ -193,6 +193,14 @@ def test_no_import_hides_in_a_function(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_that_is_read_can_run(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_fit_in_the_head(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400

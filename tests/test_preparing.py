@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -251,12 +250,20 @@ def test_progress_tells_rows_share_and_time_left(capsys):
 
 def test_a_process_that_dies_is_told():
     with pytest.raises(InputError, match="a process that tokenized has died"), prepared.processes.Processes(1) as pool:
-        pool.submit(Die()).result()
+        pool.submit(Dying(pool)).result()
 
 
-class Die:
-    def __call__(self):
-        os._exit(9)
+class Dying:
+    """A job whose process is killed before it is told."""
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def to_json(self) -> dict:
+        (process,) = self.pool._started
+        process.kill()
+        process.wait()
+        return {}
 
 
 def test_the_command_prints_what_it_wrote(tiny, tmp_path, capsys):

@@ -17,7 +17,7 @@ from tfbert.errors import InputError
 from tfbert.prepared.manifest import Counts, Shard, histogram
 from tfbert.prepared.records import Layout, records
 from tfbert.sources import Examples, canonical
-from tfbert.tasks import Task
+from tfbert.tasks import Task, by_name
 from tfbert.tokenization import load_tokenizer
 
 EXAMPLES, CHARACTERS = 4096, 4_000_000  # of a part, at most; a longer example is a part by itself
@@ -74,6 +74,20 @@ class Job:
     examples: Examples
     source: str
     keep: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As another process is told it."""
+        own = {name: getattr(self, name) for name in ("checkpoint", "number", "source", "keep")}
+        rows = self.examples
+        lines = None if rows.lines is None else list(rows.lines)
+        told = {"rows": list(rows), "source": rows.source, "lines": lines, "rows_at": list(rows.rows_at)}
+        return {**own, "task": self.task.to_json(), "place": str(self.place), "examples": told}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Job:
+        """From what `to_json` gave."""
+        task = by_name(value["task"]["task"]).from_json(value["task"])
+        return cls(**{**value, "task": task, "place": Path(value["place"]), "examples": Examples(**value["examples"])})
 
     def __call__(self) -> Part:
         """Tokenizes and writes the part; its description comes last, and says that it is whole."""
