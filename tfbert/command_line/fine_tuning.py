@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable, Sequence
 
 import tfbert
 from tfbert.command_line import reading
-from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
+from tfbert.command_line.arguments import add_fields, add_settings, given
 from tfbert.prepared import is_prepared
 from tfbert.serving.layout import versions
-from tfbert.tasks import TASKS, by_name
 from tfbert.workers import Workers
 
 NEEDS_TENSORFLOW = True
@@ -20,24 +18,7 @@ USAGE = "tfbert fine-tune TASK --train FILE [--validation FILE] [--test FILE] --
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the words after `tfbert fine-tune`; the task comes first, since the other options depend on it."""
-    if not argv or argv[0].startswith("-"):
-        parser = Parser(
-            prog="tfbert fine-tune",
-            usage=USAGE,
-            description="Fine-tunes a checkpoint. `tfbert fine-tune TASK --help` lists the options of a task.",
-        )
-        group = parser.add_argument_group("tasks")
-        for name, task in TASKS.items():
-            group.add_argument(name, nargs="?", help=inspect.getdoc(task).splitlines()[0])
-        if "-h" in argv or "--help" in argv:
-            parser.parse(["--help"])
-        parser.error(f"the task comes first: tfbert fine-tune TASK --train FILE ...; the tasks are {', '.join(TASKS)}")
-    task = by_name(argv[0])
-    parser = Parser(
-        prog=f"tfbert fine-tune {task.name}",
-        usage=USAGE.replace("TASK", task.name),
-        description=f"{inspect.getdoc(task).splitlines()[0]} Files: {reading.FORMATS}.",
-    )
+    task, parser = reading.task_and_parser(argv, "fine-tune", USAGE, "Fine-tunes a checkpoint.")
     data = parser.add_argument_group("data")
     data.add_argument(
         "--train", required=True, metavar="FILE", help="examples to learn from, or a folder that `tfbert prepare` wrote"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable, Sequence
 
 import tfbert
 from tfbert.command_line import reading
-from tfbert.command_line.arguments import Parser, add_fields, add_settings, given
-from tfbert.tasks import TASKS, by_name
+from tfbert.command_line.arguments import add_fields, add_settings, given
 
 NEEDS_TENSORFLOW = True
 USAGE = "tfbert prepare TASK --train FILE --output FOLDER [--processes N] [options]"
@@ -17,23 +15,8 @@ USAGE = "tfbert prepare TASK --train FILE --output FOLDER [--processes N] [optio
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the words after `tfbert prepare`; the task comes first, since the other options depend on it."""
-    if not argv or argv[0].startswith("-"):
-        parser = Parser(
-            prog="tfbert prepare",
-            usage=USAGE,
-            description="Tokenizes data once, for training that streams them. `tfbert prepare TASK --help` lists the options of a task.",
-        )
-        group = parser.add_argument_group("tasks")
-        for name, task in TASKS.items():
-            group.add_argument(name, nargs="?", help=inspect.getdoc(task).splitlines()[0])
-        if "-h" in argv or "--help" in argv:
-            parser.parse(["--help"])
-        parser.error(f"the task comes first: tfbert prepare TASK --train FILE ...; the tasks are {', '.join(TASKS)}")
-    task = by_name(argv[0])
-    parser = Parser(
-        prog=f"tfbert prepare {task.name}",
-        usage=USAGE.replace("TASK", task.name),
-        description=f"{inspect.getdoc(task).splitlines()[0]} Files: {reading.FORMATS}.",
+    task, parser = reading.task_and_parser(
+        argv, "prepare", USAGE, "Tokenizes data once, for training that streams them."
     )
     data = parser.add_argument_group("data")
     data.add_argument("--train", required=True, metavar="FILE", help="the examples")

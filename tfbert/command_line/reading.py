@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfbert.command_line.arguments import names, whole
+from tfbert.command_line.arguments import Parser, names, whole
 from tfbert.errors import InputError
 from tfbert.sources import Examples, Stream, read, read_documents, stream
+from tfbert.tasks import TASKS, Task, by_name
 
 COLUMNS = (
     "text",
@@ -118,3 +120,30 @@ def _texts(example: Examples, fields: tuple[str, ...]) -> Examples:
 
 def _delimiter(text: str) -> str:
     return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+def task_and_parser(argv: Sequence[str], command: str, usage: str, about: str) -> tuple[type[Task], Parser]:
+    """The task, which comes first since the other options depend on it, and the parser of the words behind it.
+
+    Args:
+        argv: the words after the command.
+        command: such as "fine-tune".
+        usage: with TASK in the task's place.
+        about: what the command does, for the help of the command alone.
+    """
+    if not argv or argv[0].startswith("-"):
+        program = f"tfbert {command}"
+        about = f"{about} `{program} TASK --help` lists the options of a task."
+        parser = Parser(prog=program, usage=usage, description=about)
+        group = parser.add_argument_group("tasks")
+        for name, task in TASKS.items():
+            group.add_argument(name, nargs="?", help=inspect.getdoc(task).splitlines()[0])
+        if "-h" in argv or "--help" in argv:
+            parser.parse(["--help"])
+        parser.error(f"the task comes first: {program} TASK --train FILE ...; the tasks are {', '.join(TASKS)}")
+    task = by_name(argv[0])
+    return task, Parser(
+        prog=f"tfbert {command} {task.name}",
+        usage=usage.replace("TASK", task.name),
+        description=f"{inspect.getdoc(task).splitlines()[0]} Files: {FORMATS}.",
+    )
