@@ -23,8 +23,7 @@ def fine_tune(tiny, place, **options):
         VALIDATION,
         directory=place,
         export=False,
-        report=False,
-        **{**OPTIONS, "epochs": 1, **options},
+        **{**OPTIONS, "epochs": 1, "report": False, **options},
     )
 
 
