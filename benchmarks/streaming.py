@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--positions", type=int, default=10)
     parser.add_argument("--compared", type=int, default=200, help="batches behind each of them")
     parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that write")
     parser.add_argument("--only", choices=("read", "train"), help="what a process of its own does")
     options = parser.parse_args(argv)
     size = options.batch_size
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     for folder, rows in ((options.folder, options.rows), (small, options.small)):
         if not Path(folder).exists():
             began = time.monotonic()
-            write(Path(folder), rows, options.drawn, options.processes)
+            write(Path(folder), rows, options.drawn, options.threads)
             result[f"seconds_to_write_{rows}"] = round(time.monotonic() - began, 1)
     same = ["--batch-size", str(size), "--positions", str(options.positions)]
     result["read"] = in_a_fresh_process(options.folder, "--only", "read", *same, "--compared", str(options.compared))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from tfbert import features, files
 from tfbert._compat import tf
 from tfbert.prepared import parts
 from tfbert.prepared.manifest import NAME, Counts, Manifest, histogram, tokenizer_hash
-from tfbert.prepared.processes import Processes
 from tfbert.prepared.records import Layout, records
 from tfbert.prepared.writing import FEW_SHARDS, RECORDS_EACH
 
@@ -48,7 +48,7 @@ class Draw:
         return parts.Part(path.name, "", files.sha256(path), counts, Layout.of(made))
 
 
-def write(folder: Path, rows: int, drawn: int, processes: int) -> None:
+def write(folder: Path, rows: int, drawn: int, threads: int) -> None:
     """Writes prepared data of that many rows, of which at most `drawn` differ: the others are these again."""
     tokenizer, place = tfbert.load_tokenizer(CHECKPOINT), folder.parent / f".{folder.name}.parts"
     place.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write(folder: Path, rows: int, drawn: int, processes: int) -> None:
     counts, made = None, []
     sizes = [min(PART, rows - begin) for begin in range(0, rows, PART)]
     different = max(1, min(len(sizes), drawn // PART))
-    with Processes(processes) as pool:
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(Draw(place, number, size, len(tokenizer))) for number, size in enumerate(sizes[:different])]
         # The last part is smaller than others only where nothing comes again.
         for number in range(len(sizes)):

@@ -302,9 +302,10 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(
 )
 def test_kills_in_one_run_and_the_same_bits(shallow, tmp_path, undisturbed, plan):
     """SIGKILL at random moments, some of them while something is being saved; each time a new process goes on."""
-    found, happened = interrupting.disturbed(shallow, tmp_path / "killed", {}, plan, random.Random(0))
+    long = {"epochs": 6}  # so that it is not over before the last of them
+    found, happened = interrupting.disturbed(shallow, tmp_path / "killed", long, plan, random.Random(0))
     assert happened == plan
-    assert found == undisturbed()
+    assert found == undisturbed(**long)
 
 
 def on_the_command_line(shallow, folder, *more) -> int:
