@@ -44,7 +44,7 @@ class Draw:
             for record in records(made):
                 writer.write(record)
         used = features.pieces_in_use(made)
-        counts = Counts(self.rows, self.rows, self.rows, int(lengths.sum()), histogram(lengths), used)
+        counts = Counts(self.rows, self.rows, self.rows, int(lengths.sum()), histogram(lengths), used, (1.0, 1.0))
         return parts.Part(path.name, "", files.sha256(path), counts, Layout.of(made))
 
 

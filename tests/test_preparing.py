@@ -225,11 +225,12 @@ def test_documents_come_as_read_documents_gives_them(tmp_path):
 
 
 def test_counts_add_up_and_ids_are_packed():
-    one = Counts(1, 2, 3, 4, np.array([0, 1, 1]), np.array([1, 9]))
-    two = Counts(1, 1, 1, 3, np.array([0, 0, 0, 1]), np.array([2]))
+    one = Counts(1, 2, 3, 4, np.array([0, 1, 1]), np.array([1, 9]), (1.0, 2.0))
+    two = Counts(1, 1, 1, 3, np.array([0, 0, 0, 1]), np.array([2]), (0.5, 1.0))
     both = Counts.from_json(json.loads(json.dumps((one + two).to_json())))
     assert (both.examples, both.records, both.rows, both.tokens) == (2, 3, 4, 7)
     assert both.lengths.tolist() == [0, 1, 1, 1] and both.pieces.tolist() == [1, 2, 9]
+    assert both.weights == (0.5, 2.0)
     assert unpacked(packed(np.array([], np.int64))).tolist() == []
 
 

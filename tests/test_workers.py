@@ -84,7 +84,12 @@ def test_what_is_wrong_on_one_worker_ends_all(shallow, tmp_path, changed, messag
 
 def test_workers_read_shards_of_their_own_and_every_row_counts_once(shallow, tmp_path):
     task = tfbert.SequenceClassification(max_length=32, dropout=0.0)
-    tfbert.prepare(task, shallow, interrupting.rows(128, 0), tmp_path / "prepared", shards=4)
+    data = tfbert.prepare(task, shallow, interrupting.rows(128, 0), tmp_path / "prepared", shards=4)
+    tokenizer = tfbert.load_tokenizer(shallow)
+    assert data.features(data.task, tokenizer).alike
+    weighted = [{**row, "weight": 1 + i % 2} for i, row in enumerate(interrupting.rows(8, 0))]
+    other = tfbert.prepare(task, shallow, weighted, tmp_path / "weighted")
+    assert not other.features(other.task, tokenizer).alike
     still = {
         **STILL,
         "epochs": 1,

@@ -48,6 +48,7 @@ class Counts:
         tokens: real ones.
         lengths: int64 [longest + 1], how many records have a longest row of so many tokens.
         pieces: the ids that rows hold, ascending, int64; None where tokens are to be guessed.
+        weights: the least and the largest weight of a record.
     """
 
     examples: int
@@ -56,6 +57,7 @@ class Counts:
     tokens: int
     lengths: np.ndarray
     pieces: np.ndarray | None
+    weights: tuple[float, float]
 
     def __add__(self, other: Counts) -> Counts:
         lengths = np.zeros(max(len(self.lengths), len(other.lengths)), np.int64)
@@ -63,13 +65,15 @@ class Counts:
         lengths[: len(other.lengths)] += other.lengths
         pieces = None if self.pieces is None or other.pieces is None else np.union1d(self.pieces, other.pieces)
         sums = (getattr(self, name) + getattr(other, name) for name in ("examples", "records", "rows", "tokens"))
-        return Counts(*sums, lengths, pieces)
+        weights = min(self.weights[0], other.weights[0]), max(self.weights[1], other.weights[1])
+        return Counts(*sums, lengths, pieces, weights)
 
     def to_json(self) -> dict[str, Any]:
         return {
             **{name: int(getattr(self, name)) for name in ("examples", "records", "rows", "tokens")},
             "lengths": {str(length): int(self.lengths[length]) for length in np.flatnonzero(self.lengths)},
             "pieces": None if self.pieces is None else packed(self.pieces),
+            "weights": list(self.weights),
         }
 
     @classmethod
@@ -78,7 +82,8 @@ class Counts:
         for length, count in value["lengths"].items():
             lengths[int(length)] = count
         sums = (value[name] for name in ("examples", "records", "rows", "tokens"))
-        return cls(*sums, lengths, None if value["pieces"] is None else unpacked(value["pieces"]))
+        pieces = None if value["pieces"] is None else unpacked(value["pieces"])
+        return cls(*sums, lengths, pieces, tuple(value["weights"]))
 
 
 @dataclasses.dataclass(frozen=True)

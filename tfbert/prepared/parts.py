@@ -96,9 +96,9 @@ class Job:
         layout = Layout.of(found)
         used = features.pieces_in_use(found)
         lengths = found.draws
-        counts = Counts(
-            len(self.examples), len(lengths), len(found.lengths), int(found.lengths.sum()), histogram(lengths), used
-        )
+        weights = (1.0, 1.0) if found.weights is None else (float(found.weights.min()), float(found.weights.max()))
+        rows = len(found.lengths), int(found.lengths.sum())
+        counts = Counts(len(self.examples), len(lengths), *rows, histogram(lengths), used, weights)
         texts = [canonical(row).rstrip() for row in self.examples] if self.keep else None
         path = self.place / f"{self.number:06}.tfrecord"
         with files.told(path), _writer(path) as writer:

@@ -45,7 +45,8 @@ class Streamed:
     @property
     def alike(self) -> bool:
         """Whether all records weigh the same, so that each worker can take its own shards for its part of a batch."""
-        return self.masking is None and not self.manifest.layout.weights
+        least, most = self.manifest.counts.weights
+        return self.masking is None and least == most
 
     @property
     def beside(self) -> dict[str, Callable]:
