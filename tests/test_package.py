@@ -109,6 +109,27 @@ def test_importing_a_stage_does_not_import_tensorflow(module):
     assert run(f"import sys; import tfbert.{module}; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
 
 
+def test_loading_a_tensorflow_class_does_not_load_what_it_never_calls():
+    """Transformers' TensorFlow classes import its metrics for GLUE, and those SciPy's and scikit-learn's; who calls them gets them."""
+    pytest.importorskip("sklearn", reason="metrics for GLUE need scikit-learn")
+    code = """
+import sys
+from tfbert._compat import transformers
+transformers.TFBertModel
+print([name for name in ("sklearn", "scipy.stats") if name in sys.modules])
+import warnings
+import numpy as np
+from transformers import glue_compute_metrics
+from transformers.data.metrics.squad_metrics import normalize_answer
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # they are deprecated
+    print(glue_compute_metrics("mrpc", np.array([1, 0, 1, 1]), np.array([1, 0, 0, 1]))["f1"], normalize_answer("The cat"))
+import transformers.data.metrics
+print(transformers.data.metrics.f1_score.__module__.startswith("sklearn"))
+"""
+    assert run(code).splitlines() == ["[]", "0.8 cat", "True"]
+
+
 def test_version_is_that_of_the_changelog_and_of_the_installed_package():
     newest = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert newest == tfbert.__version__
