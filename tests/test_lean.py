@@ -378,9 +378,11 @@ def test_load_takes_either_encoder_and_refuses_others(tiny):
 # Served
 
 
+@pytest.mark.parametrize("few", [0, 128])
 @pytest.mark.parametrize("family", ["bert", "albert, two groups of two", "distilbert"])
 @pytest.mark.parametrize("first_token", [True, False])
-def test_what_is_served_gives_the_same_numbers_from_weights_put_together_once(family, first_token):
+def test_what_is_served_gives_the_same_numbers_from_weights_put_together_once(family, first_token, few, monkeypatch):
+    monkeypatch.setattr("tfbert.models.few_tokens.FEW", few)  # tokens up to which hidden states are columns
     model = build(family, "ForSequenceClassification" if first_token else "ForTokenClassification")
     lean.put(model, first_token=first_token)
     features = batch(model)

@@ -18,6 +18,7 @@ from tfbert.models.gradients import custom_gradient
 
 _ANSWERS = contextvars.ContextVar("answers", default=False)
 PHILOX = 1  # the algorithm of tf.random.Generator by its number
+MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
 
 
 @contextlib.contextmanager
@@ -211,10 +212,24 @@ class Places:
         ids = tf.reshape(ids, [-1])
         return ids if self.dense else tf.gather(ids, self._of_row)
 
+    def few(self, most: int):
+        """Whether there are at most so many real tokens: a boolean scalar."""
+        return tf.reduce_sum(tf.cast(self._real, tf.int32)) <= most
+
+    def apart(self):
+        """float32 [N, N]: 1 from a token to one of another row of the batch, or to padding, 0 to those of its own row."""
+        row = self._of_row // tf.cast(self.length, tf.int64)
+        together = (row[:, tf.newaxis] == row) & self._is_real
+        return 1 - tf.cast(together, tf.float32)
+
     def first(self, x):
         """[N, D] -> [B, D]: the first token of each row of the batch."""
+        return tf.gather(x, self.firsts())
+
+    def firsts(self):
+        """int32 [B]: which of the N is the first of each row of the batch."""
         starts = tf.range(self.batch) * self.length  # in the padded batch
-        return tf.gather(x, starts if self.dense else tf.gather(self._of_place, starts))
+        return starts if self.dense else tf.gather(self._of_place, starts)
 
 
 def _round(count):

@@ -17,10 +17,11 @@ import numpy as np
 
 from tfbert._compat import lazy, plain, tf, transformers
 from tfbert.errors import InputError, suggest
+from tfbert.models import few_tokens
 from tfbert.models.frozen import LOWEST, keep, lean_encoder, states_given
 from tfbert.models.gradients import custom_gradient
-from tfbert.models.kernels import Noise, Places, dense, layer_norm, scale_of, turn
-from tfbert.models.parts import PARTS, Layer, Parts
+from tfbert.models.kernels import MASKED, Noise, Places, dense, layer_norm, scale_of, turn
+from tfbert.models.parts import PARTS, Layer, Parts, joins, scaled, size
 from tfbert.models.served import Served
 
 # There is no public way to ask whether XLA compiles what is being traced.
@@ -29,7 +30,6 @@ control_flow_util = lazy("tensorflow.python.ops.control_flow_util")
 xla_ops = lazy("tensorflow.compiler.tf2xla.ops.gen_xla_ops")
 
 ENCODERS = ("lean", "transformers")
-MASKED = -10000.0  # added to the scores of padding, as Transformers does: e^-10000 is 0
 
 
 def put(model, *, first_token: bool = False, gradient_checkpointing: bool = False) -> None:
@@ -110,12 +110,11 @@ def for_answers(model, precision: str = "float32") -> Served:
         return served
     parts, layers = encoder.parts(encoder.main), encoder.parts(encoder.main).layers
     for i, layer in enumerate(layers):
-        products = _joins(layer, encoder.first_token and i == len(layers) - 1)
-        if served.lower:
-            products += [([each], [1]) for each in (layer.output, layer.up, layer.down)]
+        products = joins(layer, encoder.first_token and i == len(layers) - 1)
+        products += [([each], [1]) for each in (layer.output, layer.up, layer.down)]
         for projections, factors in products:
             kernel, bias = (
-                np.concatenate([np.asarray(v) for v in values], -1) for values in _scaled(projections, factors)
+                np.concatenate([np.asarray(v) for v in values], -1) for values in scaled(projections, factors)
             )
             served.put(projections, kernel, bias)
     if served.lower:
@@ -180,27 +179,45 @@ class LeanEncoder:
         frozen = self.frozen_rung() if noise else 0
         before = self._rung_given()
         x = self._given(places) if before else _embed(parts, ids, types, places, None if frozen else noise)
+        served = Served.now()
+
+        def many():
+            return self._layers(x, mask, places, noise, before, frozen)
+
+        def few():
+            return few_tokens.compute(parts.layers, x, places, self.first_token, served)
+
+        ours = served and served.get([parts.layers[0].output])  # not those of another encoder beside it, as ELECTRA's generator
+        if ours and x.dtype == tf.float32 and not places.dense:
+            x = tf.cond(places.few(few_tokens.FEW), few, many)
+        else:
+            x = many()
+        keep(len(parts.layers) + 1, x, tf.identity if self.first_token else places.real)
+        x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
+        hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
+        if served:  # the head's precision is its own
+            hidden = tf.cast(hidden, tf.float32)
+        return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
+
+    def _layers(self, x, mask, places: Places, noise: Noise | None, before: int, frozen: int):
+        """The layers of which the result is not given: [N, D] -> [N, D], or [B, D] with `first_token`."""
+        layers = self.parts(self.main).layers
         bias = tf.cast(1 - tf.cast(mask > 0, tf.int32), x.dtype) * tf.constant(MASKED, x.dtype)
         bias = bias[:, tf.newaxis, tf.newaxis]  # [B, 1, 1, T]
-        for i, layer in enumerate(parts.layers):
+        for i, layer in enumerate(layers):
             if i + 1 < before:
                 continue
             keep(i + 1, x, places.real)
             x = tf.stop_gradient(x) if i < frozen else x
             drawn = None if i + 1 < frozen else noise
-            if self.first_token and i == len(parts.layers) - 1:
+            if self.first_token and i == len(layers) - 1:
                 first = places.first(x)
                 x = _finish(layer, first, _attend_first(layer, first, x, places, bias, drawn), drawn)
             else:
                 # The backward pass begins with the last layer: what it keeps is there at the fullest moment either way.
-                again = self.gradient_checkpointing and drawn and i < len(parts.layers) - 1
+                again = self.gradient_checkpointing and drawn and i < len(layers) - 1
                 x = (_compute_again if again else _compute)(layer, x, places, bias, drawn)
-        keep(len(parts.layers) + 1, x, tf.identity if self.first_token else places.real)
-        x = tf.stop_gradient(x) if frozen > len(parts.layers) else x
-        hidden = x[:, tf.newaxis] if self.first_token else places.zero_padded(x)
-        if Served.now():  # the head's precision is its own
-            hidden = tf.cast(hidden, tf.float32)
-        return hidden, parts.pooler(hidden[:, 0]) if parts.pooler else None
+        return x
 
     def frozen_rung(self) -> int:
         """How many parts, the embeddings first, lie below the lowest one that learns."""
@@ -315,7 +332,7 @@ def _held_back(values, until):
 
 def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
     """What each token takes from the others, [N, D] -> [N, D]."""
-    qkv = _product(x, *_joins(layer, False)[0])
+    qkv = _product(x, *joins(layer)[0])
     query, key, value = _by_head(places.padded(qkv), 3, layer, places)
     context = _weigh(layer, query, key, value, bias, noise)  # [B, H, T, d]
     return places.rows(tf.reshape(turn(context, [0, 2, 1, 3]), [-1, context.shape[1] * context.shape[3]]))
@@ -323,11 +340,11 @@ def _attend(layer: Layer, x, places: Places, bias, noise: Noise | None):
 
 def _attend_first(layer: Layer, first, x, places: Places, bias, noise: Noise | None):
     """The same for the first token of each row alone: [B, D] and all tokens [N, D] -> [B, D]."""
-    of_query, of_others = _joins(layer, True)
+    of_query, of_others = joins(layer, True)
     query, others = _product(first, *of_query), _product(x, *of_others)
     key, value = _by_head(places.padded(others), 2, layer, places)
-    query = tf.reshape(query, [-1, layer.heads, 1, _size(layer)])
-    return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * _size(layer)])
+    query = tf.reshape(query, [-1, layer.heads, 1, size(layer)])
+    return tf.reshape(_weigh(layer, query, key, value, bias, noise), [-1, layer.heads * size(layer)])
 
 
 def _product(x, projections, factors=(1,), activated=False):
@@ -339,29 +356,12 @@ def _product(x, projections, factors=(1,), activated=False):
     matrix = served and served.get(projections)
     if matrix:
         return matrix.product(x, activated)
-    return dense(x, *(tf.concat(v, -1) for v in _scaled(projections, factors)), activated=activated)
-
-
-def _scaled(projections, factors):
-    for values in ([each.kernel for each in projections], [each.bias for each in projections]):
-        yield [value if factor == 1 else value * factor for value, factor in zip(values, factors)]
-
-
-def _joins(layer: Layer, first_token: bool):
-    """What `_product` is asked for a layer: sqrt(1 / d) goes into the query's weights, where it costs least."""
-    share = _size(layer) ** -0.5
-    if first_token:
-        return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
-    return [([layer.query, layer.key, layer.value], [share, 1, 1])]
-
-
-def _size(layer: Layer) -> int:
-    return layer.query.kernel.shape[1] // layer.heads
+    return dense(x, *(tf.concat(v, -1) for v in scaled(projections, factors)), activated=activated)
 
 
 def _by_head(x, count: int, layer: Layer, places: Places):
     """[B * T, count * D] -> `count` tensors [B, H, T, d]."""
-    x = tf.reshape(x, [places.batch, places.length, count, layer.heads, _size(layer)])
+    x = tf.reshape(x, [places.batch, places.length, count, layer.heads, size(layer)])
     return tf.unstack(turn(x, [2, 0, 3, 1, 4]))
 
 

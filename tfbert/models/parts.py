@@ -152,3 +152,25 @@ PARTS: dict[str, Callable[[Any], Parts]] = {
     "albert": _albert,
     "distilbert": _distilbert,
 }
+
+
+def size(layer: Layer) -> int:
+    """The width of one head."""
+    return layer.query.kernel.shape[1] // layer.heads
+
+
+def joins(layer: Layer, first_token: bool = False) -> list[tuple[list, list]]:
+    """What is computed together from one input: projections, and the factor of each.
+
+    sqrt(1 / d), by which scores are scaled, goes into the query's weights, where it costs least.
+    """
+    share = size(layer) ** -0.5
+    if first_token:
+        return [([layer.query], [share]), ([layer.key, layer.value], [1, 1])]
+    return [([layer.query, layer.key, layer.value], [share, 1, 1])]
+
+
+def scaled(projections, factors):
+    """The kernels of projections, each times its factor, and then the biases."""
+    for values in ([each.kernel for each in projections], [each.bias for each in projections]):
+        yield [value if factor == 1 else value * factor for value, factor in zip(values, factors)]

@@ -87,6 +87,15 @@ class Matrix:
         # Times the scale afterwards: [N, E] is less than [D, E] where time counts most, in a request of one sentence.
         return tf.nn.bias_add(tf.matmul(x, kernel, transpose_b=True) * tf.cast(self._scale, x.dtype), bias)
 
+    def columns(self, x):
+        """kernel' @ x + bias with the weights as the left factor: float32 [D, N] -> [E, N]."""
+        with tf.control_dependencies([x]):
+            kernel = tf.cast(self._kernel, tf.float32)
+        product = tf.matmul(kernel, x)
+        if self._scale is not None:
+            product *= tf.expand_dims(self._scale, 1)
+        return product + tf.expand_dims(self._bias, 1)
+
     def rows(self, ids):
         """int32 [N] -> float32 [N, E]."""
         found = tf.cast(tf.gather(self._kernel, ids), tf.float32)
