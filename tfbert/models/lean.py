@@ -187,7 +187,8 @@ class LeanEncoder:
         def few():
             return few_tokens.compute(parts.layers, x, places, self.first_token, served)
 
-        ours = served and served.get([parts.layers[0].output])  # not those of another encoder beside it, as ELECTRA's generator
+        # Not the weights of another encoder beside it, as ELECTRA's generator is.
+        ours = served and served.get([parts.layers[0].output])
         if ours and x.dtype == tf.float32 and not places.dense:
             x = tf.cond(places.few(few_tokens.FEW), few, many)
         else:
