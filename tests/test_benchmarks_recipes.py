@@ -61,7 +61,7 @@ def test_every_recipe_has_its_first_seed_before_another_has_its_second(recipes):
     assert found[1]["settings"] == {
         "epochs": 3,
         "batch_size": 16,
-        "max_length": 256,
+        "max_length": 128,
         "ema": 0.99,
         "learning_rate": recipes.RATE,
     }
