@@ -12,13 +12,16 @@ import re
 SLOW = "answers|loss|every|details|export"
 LEFT_OUT = {
     "test_adaptation": [
+        "the_encoder_is_that_of_the_masked_lm",
         "on_the_command_line",
         "several_seeds",
         "goes_on_and_other_text_is_refused[while it is fine-tuned",
     ],
     "test_analysis": ["tuned_stored_and_in_the_exported_graph[multi"],
     "test_benchmarks": ["timed_with_and_without_their_states"],
-    "test_benchmarks_load": ["while_versions_change[predictor"],
+    "test_benchmarks_load": ["while_versions_change"],
+    "test_benchmarks_recipes": ["a_run_is_made_by"],
+    "test_benchmarks_serving": ["the_program_and_the_profile"],
     "test_benchmarks_sides": ["every_token_of_the_training"],
     "test_bert_pretraining": ["a_run_that_is_resumed"],  # test_masked_lm_training
     "test_byte_level": [
@@ -32,8 +35,9 @@ LEFT_OUT = {
             f"the_same_answers[{task}"
             for task in ("single", "regression", "choices", "windows", "questions", "multi", "masked", "embedding")
         ),
-        "in_python[bfloat16",
+        "in_python",  # test_precision
     ],
+    "test_causal_lm": ["what_is_trained_is_what_is_exported"],  # test_examples
     "test_checkpoints": [
         *(
             f"the_same_bits[{case}"
@@ -41,8 +45,11 @@ LEFT_OUT = {
         ),
         "same_bits[two kills",
     ],
-    "test_command_line_tasks": [f"answers_alike[{task}" for task in ("question", "multiple", "sentence", "masked")],
+    "test_command_line_tasks": ["answers_alike["],  # test_examples
     "test_contract": [
+        *(f"as_the_model_does[{case}" for case in ("regression", "choices")),  # test_c_program, test_examples
+        "mates_or_padding[replaced",
+        *(f"falls[{case}" for case in ("questions", "regression", "choices")),  # test_examples
         # Variants of a task.
         *(
             f"[{case}"
@@ -66,16 +73,20 @@ LEFT_OUT = {
         *(f"example_by_example[{case}" for case in ("multi", "regression", "replaced")),
     ],
     "test_distillation": [
+        "plain_keras_gives_the_same",
         "a_run_that_goes_on",  # test_checkpoints
         *(f"beside_the_labels[{form}" for form in ("regression", "choices", "questions")),
     ],
     "test_examples": ["several_processes_share_a_search"],
     "test_families": [
+        "learns_the_same_again[(mobilebert|convbert|mpnet|albert|electra|roformer|distilbert|rembert|longformer)",
         "learns_the_same_again[(?!roberta-)(?!.*-sequence-classification])",
         "learns_the_same_again[(xlm-roberta|camembert)",
-        "an_export_answers_as_the_model_does[(?!roberta|deberta-v2)",
+        "an_export_answers_as_the_model_does[(?!roberta)",
     ],
     "test_frozen_states": [
+        "of_the_whole_model[choices",
+        "half_the_size",
         *(f"without_the_file[{way}" for way in ("a plan", "feature", "lower", "bfloat16")),
         *(f"of_the_whole_model[{case}" for case in ("questions", "embedding", "windows", "tokens-encoder")),
     ],
@@ -84,11 +95,13 @@ LEFT_OUT = {
         "row_by_row[{'repetition",
     ],
     "test_gradient_checkpointing": [
+        "but_for_rounding[bert-ForSequenceClassification-xla",  # test_static_shapes
         *(f"but_for_rounding[{case}" for case in ("albert", "roberta", "bert-ForTokenClassification-lora")),
         "but_for_rewritten_sums[mixed",
     ],
     "test_groups": ["the_lowest_layer_that_learns[False", "the_rest_learns[False"],  # without the lean encoder
     "test_lean": [
+        "those_of_transformers[(electra|distilbert)",
         "those_of_transformers[(?!bert)(?!.*-ForSequenceClassification])",
         "those_of_transformers[(xlm-roberta|camembert|albert-|bert-ForQuestionAnswering)",
         "as_near_to_float32_as_transformers[mixed_float16",
@@ -98,15 +111,16 @@ LEFT_OUT = {
         "drops_its_own[what it learns",  # test_strategies
     ],
     "test_longformer": [
+        "xla_compiles_the_gradient",
         "test_a_task_goes_the_whole_way",
         "goes_the_whole_way[roberta",
         "those_of_tf_transformers[(sequence|token|question)",
         *(f"{test}[sequence" for test in ("dense_attention", "compiles_it", "change_nothing")),
         "change_nothing[question",
     ],
-    "test_masked_lm_training": ["with_its_head[whole", "with_its_head[span"],
+    "test_masked_lm_training": ["with_its_head[whole", "with_its_head[span", "a_batch_in_parts"],  # test_training_model
     "test_models": ["fitting_the_transformer_itself[False"],
-    "test_places": ["between_its_places[lower", "a_context_of_10000_words"],
+    "test_places": ["between_its_places[lower", "a_context_of_10000_words", "an_entity_is_what"],  # test_contract
     "test_precision": ["with_rounded_weights[(True-(roberta|electra|distilbert)|False-(bert|electra|roberta))"],
     "test_question_answering": [
         "of_the_pipeline[2-3-24-False",
@@ -120,7 +134,11 @@ LEFT_OUT = {
         "cut_words[False-first",
         "those_of_the_tokenizer[xlnet",
     ],
-    "test_seq2seq": ["generate[{'num_beams"],  # test_generation
+    "test_seq2seq": [
+        "it_learns_to_write",
+        "generate[{}-bart",
+        "generate[{'num_beams",
+    ],  # test_examples, test_generation
     "test_static_shapes": ["what_is_computed_again_is_compiled"],  # test_gradient_checkpointing
     "test_strategies": ["one_device_learns[windows", "one_device_learns[masked", "go_on_to_the_bit"],
     "test_tokenization_parity": [
