@@ -120,7 +120,9 @@ print([name for name in ("sklearn", "scipy.stats") if name in sys.modules])
 import warnings
 import numpy as np
 from transformers import glue_compute_metrics
+from transformers.data.metrics import squad_metrics
 from transformers.data.metrics.squad_metrics import normalize_answer
+assert squad_metrics.normalize_answer is normalize_answer
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # they are deprecated
     print(glue_compute_metrics("mrpc", np.array([1, 0, 1, 1]), np.array([1, 0, 0, 1]))["f1"], normalize_answer("The cat"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -61,6 +62,8 @@ class uncalled(types.ModuleType):  # noqa: N801
     def __getattr__(self, attribute: str):
         if attribute.startswith("__"):
             raise AttributeError(attribute)
+        if importlib.util.find_spec(f"{self.__name__}.{attribute}"):  # a module within it
+            return importlib.import_module(f"{self.__name__}.{attribute}")
 
         def function(*arguments, **named):
             if sys.modules.get(self.__name__) is self:
