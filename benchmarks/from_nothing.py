@@ -27,16 +27,17 @@ from tfbert.sources import read_documents
 from tfbert.tokenization import load_tokenizer
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-# Each side: the model, its objective, and the rate, ELECTRA-small's and the like for a masked LM of this size.
+# Each side: the model, its objective, and the rate.
 SIDES = {
-    "masked-lm": {"create": {"model_type": "bert"}, "task": "masked-lm", "learning_rate": 1e-3},
+    "masked-lm": {"create": {"model_type": "bert"}, "task": "masked-lm", "learning_rate": 5e-4},
     "electra": {
         "create": {"model_type": "electra", "embedding_size": 128},
         "task": "replaced-token-detection",
-        "learning_rate": 5e-4,
+        "learning_rate": 3e-4,
     },
 }
-PRETRAINING = {"batch_size": 64, "max_length": 128, "schedule": "warmup-linear", "seed": 0}
+# Small batches: what counts in some minutes is the number of steps. Of 64 rows at 1e-3, 220 steps ended above the unigram entropy.
+PRETRAINING = {"batch_size": 16, "max_length": 128, "schedule": "warmup-linear", "seed": 0}
 FINE_TUNING = {"batch_size": 32, "max_length": 64, "learning_rate": 3e-4}
 
 
