@@ -47,7 +47,7 @@ LEFT_OUT = {
     ],
     "test_command_line_tasks": ["answers_alike["],  # test_examples
     "test_contract": [
-        *(f"as_the_model_does[{case}" for case in ("regression", "choices")),  # test_c_program, test_examples
+        *(f"as_the_model_does[{case}" for case in ("regression", "choices")),  # test_examples
         "mates_or_padding[replaced",
         *(f"falls[{case}" for case in ("questions", "regression", "choices")),  # test_examples
         # Variants of a task.
@@ -101,7 +101,6 @@ LEFT_OUT = {
     ],
     "test_groups": ["the_lowest_layer_that_learns[False", "the_rest_learns[False"],  # without the lean encoder
     "test_lean": [
-        "those_of_transformers[(electra|distilbert)",
         "those_of_transformers[(?!bert)(?!.*-ForSequenceClassification])",
         "those_of_transformers[(xlm-roberta|camembert|albert-|bert-ForQuestionAnswering)",
         "as_near_to_float32_as_transformers[mixed_float16",

@@ -54,9 +54,11 @@ def test_a_matrix_in_bfloat16_keeps_eight_bits():
     np.testing.assert_array_equal(found, np.ldexp(np.round(mantissa * 256) / 256, exponent))
 
 
+@pytest.mark.parametrize("few", [0, 128])
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "albert, two groups of two", "distilbert"])
 @pytest.mark.parametrize("first_token", [True, False])
-def test_int8_gives_what_float32_gives_with_rounded_weights(family, first_token):
+def test_int8_gives_what_float32_gives_with_rounded_weights(family, first_token, few, monkeypatch):
+    monkeypatch.setattr("tfbert.models.few_tokens.FEW", few)  # tokens up to which hidden states are columns
     model = build(family, "ForSequenceClassification" if first_token else "ForTokenClassification")
     lean.put(model, first_token=first_token)
     features = batch(model)

@@ -166,7 +166,8 @@ class Places:
         self.dense, self._real = dense, flat[:, tf.newaxis]
         if not dense:
             real = tf.cast(flat, tf.int32)
-            spare = _round(tf.reduce_sum(real)) - tf.reduce_sum(real)
+            self.count = tf.reduce_sum(real)  # of real tokens
+            spare = _round(self.count) - self.count
             kept = flat | (tf.cumsum(1 - real) <= spare)  # the first places of padding make up the number
             self._of_row = tf.where(kept)[:, 0]  # [N]: the place of each row
             self._is_real = tf.gather(flat, self._of_row)  # [N]
@@ -211,10 +212,6 @@ class Places:
         """int32 [B, T] -> [N]."""
         ids = tf.reshape(ids, [-1])
         return ids if self.dense else tf.gather(ids, self._of_row)
-
-    def few(self, most: int):
-        """Whether there are at most so many real tokens: a boolean scalar."""
-        return tf.reduce_sum(tf.cast(self._real, tf.int32)) <= most
 
     def apart(self):
         """float32 [N, N]: 1 from a token to one of another row of the batch, or to padding, 0 to those of its own row."""

@@ -86,8 +86,8 @@ def check_encoder(name: str, gradient_checkpointing: bool = False) -> None:
 def for_answers(model, precision: str = "float32") -> Served:
     """The encoder's weights as an export holds them: what belongs together is put together now, not in every request.
 
-    In float32 only what is put together is made anew. In a lower precision all kernels of the layers and the table of words are; the
-    other tables, the norms, the pooler and the head stay float32.
+    All kernels of the layers are made anew, [E, D] as products of few tokens read them, and in a lower precision the table of words; the
+    other tables, the norms, the pooler and the head stay as they are, float32.
 
     Args:
         model: what `as_keras` returned, or the TF Transformers model itself.
@@ -190,7 +190,7 @@ class LeanEncoder:
         # Not the weights of another encoder beside it, as ELECTRA's generator is.
         ours = served and served.get([parts.layers[0].output])
         if ours and x.dtype == tf.float32 and not places.dense:
-            x = tf.cond(places.few(few_tokens.FEW), few, many)
+            x = tf.cond(places.count <= few_tokens.FEW, few, many)
         else:
             x = many()
         keep(len(parts.layers) + 1, x, tf.identity if self.first_token else places.real)
