@@ -44,6 +44,13 @@ APART = {
     "pos_att_type": ["c2p", "p2c"],
     "pooler_hidden_size": 32,
 }
+XLNET = {
+    "vocab_size": 100,
+    "d_model": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "d_inner": 48,
+}
 DISTILBERT = {
     "vocab_size": 100,
     "dim": 32,
@@ -94,7 +101,11 @@ CASES = {
     "roformer": ("RoFormer", NARROW),
     "roformer, rotary values": ("RoFormer", {**NARROW, "rotary_value": True}),
     "rembert": ("RemBert", {**SIZES, "input_embedding_size": 16, "output_embedding_size": 24}),
+    "xlnet": ("XLNet", XLNET),
+    "xlnet, distances cut": ("XLNet", {**XLNET, "clamp_len": 7}),
 }
+# Classes that are called otherwise.
+CALLED = {"XLNetForQuestionAnswering": "XLNetForQuestionAnsweringSimple"}
 LENGTHS = (13, 40)
 TOLERANCE = 1e-4
 
@@ -168,7 +179,7 @@ def make(place: Path, cases: list[str]) -> dict:
     for case in cases:
         name, settings = CASES[case]
         for head, suffix in HEADS.items():
-            kind = getattr(transformers, name + suffix, None)
+            kind = getattr(transformers, CALLED.get(name + suffix, name + suffix), None)
             if kind is None:
                 continue
             labels = 2 if head == "question-answering" else 3
@@ -193,7 +204,8 @@ def compare(place: Path, cases: list[str]) -> dict:
             folder = folder_of(place, case, head)
             if not folder.exists():
                 continue
-            model, info = getattr(transformers, CASES[case][0] + suffix).from_pretrained(
+            name = CASES[case][0] + suffix
+            model, info = getattr(transformers, CALLED.get(name, name)).from_pretrained(
                 folder / "tfbert", output_loading_info=True, use_safetensors=True
             )
             model.eval()
@@ -205,16 +217,25 @@ def compare(place: Path, cases: list[str]) -> dict:
     return {"cases": result, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
+def on_the_right(rows: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Moves what is there in each row to its end."""
+    return np.stack([np.roll(row, len(row) - mask.sum()) for row, mask in zip(rows, there, strict=True)])
+
+
 def differences(model, head: str | None, folder: Path) -> dict[str, float]:
     import torch
 
     stored, outputs = np.load(folder / "batches.npz"), np.load(folder / "outputs.npz")
-    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+    ends_with_cls = model.config.model_type == "xlnet"  # PyTorch's rows are then filled up on the left
+    takes_types = ends_with_cls or getattr(model.config, "type_vocab_size", 0) > 1
     found, size = [], 0.0
     for length in LENGTHS:
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
-        inputs = {name: torch.tensor(stored[f"{length}/{name}"]).long() for name in names}
         there = stored[f"{length}/attention_mask"] > 0
+        rows = {name: stored[f"{length}/{name}"] for name in names}
+        if ends_with_cls:
+            rows = {name: on_the_right(values, there) for name, values in rows.items()}
+        inputs = {name: torch.tensor(values).long() for name, values in rows.items()}
         if head == "multiple-choice":
             inputs = {name: value[:, None] for name, value in inputs.items()}
         with torch.no_grad():
@@ -223,7 +244,7 @@ def differences(model, head: str | None, folder: Path) -> dict[str, float]:
             if key.startswith(f"{length}/"):
                 one, other = expected[key.split("/")[1]].numpy(), outputs[key]
                 if one.shape[1:2] == (length,):  # what stands at the padding means nothing
-                    one, other = one[there], other[there]
+                    one, other = one[rows["attention_mask"] > 0], other[there]
                 found.append(float(np.abs(one - other).max()))
                 size = max(size, float(np.abs(one).max()))
     return {"max_difference": max(found), "largest_output": size}

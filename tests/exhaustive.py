@@ -79,7 +79,7 @@ LEFT_OUT = {
     ],
     "test_examples": ["several_processes_share_a_search"],
     "test_families": [
-        "learns_the_same_again[(mobilebert|convbert|mpnet|albert|electra|roformer|distilbert|rembert|longformer)",
+        "learns_the_same_again[(mobilebert|convbert|mpnet|albert|electra|roformer|distilbert|rembert|longformer|xlnet)",
         "learns_the_same_again[(?!roberta-)(?!.*-sequence-classification])",
         "learns_the_same_again[(xlm-roberta|camembert)",
         "an_export_answers_as_the_model_does[(?!roberta)",

@@ -34,6 +34,12 @@ def test_articles_are_documents_and_every_tenth_is_held_out(benchmark, tmp_path)
     train, test = benchmark.write_text(options)
     assert test.read_text() == "= 0 =\nwords 0\n\n= 10 =\nwords 10\n"
     assert train.read_text().count("= ") == 18 and "words 11\n\n= 12 =" in train.read_text()
+    (tmp_path / "more.csv").write_text("text,label\n" + "".join(f'"more {i}\n  of it",{i % 2}\n' for i in range(3)))
+    options = benchmark.parse([str(tmp_path), "data", "--output", options.output.as_posix(), "--articles", "9"])
+    options.more_text = [tmp_path / "more.csv"]
+    train, test = benchmark.write_text(options)
+    assert test.read_text() == "= 0 =\nwords 0\n\nmore 1 of it\n"
+    assert train.read_text().endswith("= 8 =\nwords 8\n\nmore 0 of it\n\nmore 2 of it\n")
 
 
 def test_the_entropy_is_that_of_the_texts_own_frequencies(benchmark, tmp_path):

@@ -14,16 +14,17 @@ SPECS = [
     tf.TensorSpec([None, None], tf.bool),
     tf.TensorSpec([None, None], tf.int32),
     tf.TensorSpec([None, None], tf.int32),
+    tf.TensorSpec([None, None], tf.bool),
     tf.TensorSpec([None], tf.int32),
     tf.TensorSpec([], tf.int32),
 ]
 
 
 def published(windows, n_best: int, max_answer_length: int, no_answer: bool) -> dict[str, float]:
-    """One example: windows are (start_logits, end_logits, allowed, start, end). The steps of run_qa's postprocessing."""
+    """One example: windows are (start_logits, end_logits, allowed, start, end, place of [CLS]). The steps of run_qa's postprocessing."""
     found, nulls = [], []
-    for first_logits, last_logits, allowed, start, end in windows:
-        nulls.append(first_logits[0] + last_logits[0])
+    for first_logits, last_logits, allowed, start, end, cls in windows:
+        nulls.append(first_logits[cls] + last_logits[cls])
         for s in np.argsort(-first_logits, kind="stable")[:n_best]:
             for e in np.argsort(-last_logits, kind="stable")[:n_best]:
                 if allowed[s] and allowed[e] and s <= e < s + max_answer_length:
@@ -59,7 +60,8 @@ def random_batch(rng, count: int, width: int):
             allowed = (np.arange(size) > question) & (np.arange(size) < size - 1)
             start = np.cumsum(rng.integers(1, 5, size)) * allowed
             end = (start + rng.integers(1, 3, size)) * allowed
-            rows.append((*rng.normal(0, 3, (2, size)).astype(np.float32), allowed, start, end))
+            cls = int(rng.choice([0, size - 1]))
+            rows.append((*rng.normal(0, 3, (2, size)).astype(np.float32), allowed, start, end, cls))
             example.append(i)
 
     def padded(k, fill, dtype):
@@ -69,7 +71,12 @@ def random_batch(rng, count: int, width: int):
         return made
 
     tensors = [padded(0, -1e9, np.float32), padded(1, -1e9, np.float32), padded(2, False, bool)]
-    tensors += [padded(3, 0, np.int32), padded(4, 0, np.int32), np.array(example, np.int32), np.int32(count)]
+    tensors += [
+        padded(3, 0, np.int32),
+        padded(4, 0, np.int32),
+        np.arange(width) == np.array([[row[5]] for row in rows]),
+    ]
+    tensors += [np.array(example, np.int32), np.int32(count)]
     return rows, example, tensors
 
 
@@ -94,7 +101,7 @@ def test_2400_examples_are_answered_as_published(n_best, longest, no_answer):
                     assert got[name][i] == pytest.approx(value, abs=1e-5)
             unanswered += got["score"][i] == 0
         alone = [
-            run(*(t[np.array(example) == i] for t in tensors[:5]), np.zeros(example.count(i), np.int32), np.int32(1))
+            run(*(t[np.array(example) == i] for t in tensors[:6]), np.zeros(example.count(i), np.int32), np.int32(1))
             for i in (0, 57)
         ]
         for i, answer in zip((0, 57), alone):
@@ -107,10 +114,10 @@ def test_no_example_gives_no_answer_and_no_candidate_an_empty_one():
     run = tf.function(
         lambda *given: best_spans(*given, n_best=20, max_answer_length=30, no_answer=True), input_signature=SPECS
     )
-    nothing = [np.zeros((0, 3), spec.dtype.as_numpy_dtype) for spec in SPECS[:5]]
+    nothing = [np.zeros((0, 3), spec.dtype.as_numpy_dtype) for spec in SPECS[:6]]
     for tensor in run(*nothing, np.zeros(0, np.int32), np.int32(0)).values():
         assert tensor.shape == (0,)
-    flat = [np.zeros((1, 3), spec.dtype.as_numpy_dtype) for spec in SPECS[:5]]
+    flat = [np.zeros((1, 3), spec.dtype.as_numpy_dtype) for spec in SPECS[:6]]
     found = {name: tensor.numpy().tolist() for name, tensor in run(*flat, np.zeros(1, np.int32), np.int32(1)).items()}
     assert found == {"start": [0], "end": [0], "score": [0.0], "no_answer_score": [1e6], "null_probability": [1.0]}
 

@@ -16,7 +16,7 @@ from tfbert.tokenization.truncation import keep, longest_first
 # Examples that are tokenized and cut at a time.
 COLLECTED = 512
 # The fields of Rows with a value for each token.
-ALIGNED = ("piece", "owned", "start", "end", "word", "target", "label")
+ALIGNED = ("piece", "owned", "start", "end", "word", "cls", "target", "label")
 FILL = {"target": losses.IGNORED}  # what stands in padding, where it is not 0
 
 

@@ -109,7 +109,8 @@ class Run:
             # What is evaluated is what is exported: the same weights, computing in float32 and in one place.
             with contextlib.redirect_stderr(io.StringIO()):  # what there is to say of the checkpoint was said above
                 twin = self.task.build(self.checkpoint, **options)
-            twin.set_weights(model.get_weights())
+            for own, other in zip(*map(models.weights_in_order, (twin, model)), strict=True):
+                own.assign(other)
             model = twin
         inferred = self.held_out(model)
         task = self.task.tuned(self.validation, inferred)

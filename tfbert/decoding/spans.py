@@ -20,6 +20,7 @@ def best_spans(
     allowed,
     start,
     end,
+    cls,
     example,
     count,
     *,
@@ -31,8 +32,8 @@ def best_spans(
 
     In each window the `n_best` likeliest starts and ends make candidates: end not before start, at most `max_answer_length` tokens, both in
     the context. A candidate scores the sum of its two logits; the best of all windows is the answer, of equal ones the earliest in window.
-    Its probability is a softmax over the n_best candidates of the example. "No answer" scores the sum of the logits of the first token,
-    [CLS], and of the windows the lowest counts (Devlin et al. 2019, section 4.3; run_qa.py of Hugging Face Transformers).
+    Its probability is a softmax over the n_best candidates of the example. "No answer" scores the sum of the logits of [CLS],
+    and of the windows the lowest counts (Devlin et al. 2019, section 4.3; run_qa.py of Hugging Face Transformers).
 
     Args:
         start_logits: float32 [R, T].
@@ -40,6 +41,7 @@ def best_spans(
         allowed: bool [R, T], the tokens of the context.
         start: int32 [R, T], where each token begins in its context, in code points.
         end: int32 [R, T], where it ends (exclusive).
+        cls: bool [R, T], where [CLS] is, which is no token of the context.
         example: int32 [R], ascending: the number of each window's example; every example has a window.
         count: int32 scalar, the number of examples B.
         n_best: candidates that are kept, of a window and of an example.
@@ -59,7 +61,7 @@ def best_spans(
     top, order = tf.math.top_k(scores, tf.minimum(n_best, tf.shape(scores)[1]))  # [B, k]
     found = top[:, 0] > _NEVER / 2
     begin, stop = (tf.where(found, tf.gather(x, order[:, :1], batch_dims=1)[:, 0], 0) for x in (begins, ends))
-    null = tf.math.segment_min(start_logits[:, 0] + end_logits[:, 0], example)  # [B]
+    null = tf.math.segment_min(_at(cls, start_logits) + _at(cls, end_logits), example)  # [B]
     share = _probabilities(top, null, n_best=n_best, no_answer=no_answer)
     return {
         "start": begin,
@@ -71,17 +73,17 @@ def best_spans(
 
 
 def likely_spans(
-    start_logits, end_logits, allowed, word, start, end, example, count, *, n_best: int, max_answer_length: int
+    start_logits, end_logits, allowed, word, start, end, cls, example, count, *, n_best: int, max_answer_length: int
 ) -> dict:
     """The likeliest spans of each window, widened to whole words, as the Hugging Face question answering pipeline finds them.
 
-    In each window two softmaxes, over the starts and over the ends, share one between the first token, [CLS], and those of the context. A
+    In each window two softmaxes, over the starts and over the ends, share one between [CLS] and the tokens of the context. A
     span is as likely as its start times its end; the `n_best` likeliest are kept. Each reaches from the beginning of its first token's
     word to the end of its last token's, as far as the words are in the window. "No answer" is as likely as [CLS] is as start times as end,
     and of the windows the lowest counts. `sum_of_equals` makes answers of the spans.
 
     Args:
-        start_logits, end_logits, allowed, start, end, example, count: as in `best_spans`.
+        start_logits, end_logits, allowed, start, end, cls, example, count: as in `best_spans`.
         word: int32 [R, T], the number of each token's word in its context.
         n_best: spans that are kept of a window.
         max_answer_length: the most tokens of an answer, before it is widened.
@@ -91,9 +93,9 @@ def likely_spans(
         second; filled up with 0. null_score float32 [B].
     """
     width = tf.shape(start_logits)[1]
-    rivals = allowed | (tf.range(width) == 0)
+    rivals = allowed | cls
     first, last = (tf.nn.softmax(tf.where(rivals, x, -np.inf)) for x in (start_logits, end_logits))  # [R, T]
-    null = tf.math.segment_min(first[:, 0] * last[:, 0], example)  # [B]
+    null = tf.math.segment_min(_at(cls, first) * _at(cls, last), example)  # [B]
     first, last = (tf.where(allowed, x, 0.0) for x in (first, last))
 
     most = tf.minimum(max_answer_length, width)
@@ -144,6 +146,11 @@ def _lower(text):
     # The operation stops at a NUL. Its rules beyond ASCII are those of the machine's language, where a Turkish "I" is no "i".
     text = tf.strings.regex_replace(text, r"\x00", "\uffff")
     return tf.strings.lower(tf.strings.lower(text), "utf-8")
+
+
+def _at(place, values):
+    """Of each row's values [R, T] the one where `place`, bool [R, T], is true: [R]."""
+    return tf.reduce_sum(tf.where(place, values, 0.0), 1)
 
 
 def _whole_words(word, start, end) -> tuple:

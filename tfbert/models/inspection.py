@@ -57,7 +57,7 @@ def describe(checkpoint: str | Path, *, freeze: str | None = None) -> dict[str, 
         "intermediate_size": config["intermediate_size"],
         "vocab_size": config["vocab_size"],
         "positions": family.positions(config.get("max_position_embeddings"), config.get("pad_token_id")),
-        "type_ids": config["type_vocab_size"] if family.has_types else 0,
+        "type_ids": config.get("type_vocab_size") if family.has_types else 0,
         "labels": list(labels.values()) if labels else [],
         **counted,
         "special_tokens": _special_tokens(folder),
@@ -70,7 +70,7 @@ def _parameters(tensors: dict[str, Tensor], family: Family, config: dict[str, An
     counts: dict[str, Any] = {"embeddings": 0, "layers": [0] * layers, "pooler": 0, "head": 0, "total": 0}
     for name, tensor in tensors.items():
         size = math.prod(tensor.shape)
-        if name in family.buffers:
+        if name in (*family.buffers, *family.idle):
             continue
         counts["total"] += size
         group = _group(name, family)
@@ -167,7 +167,7 @@ def check_tokenizer(model, tokenizer, *, max_length: int, pair: bool = False) ->
             raise InputError(
                 f"{name}: the {kind} token has id {given}, but {folder}'s config.json says {kind}_token_id {expected}"
             )
-    if pair and family.has_types and config.type_vocab_size == 1:
+    if pair and family.has_types and getattr(config, "type_vocab_size", None) == 1:
         raise InputError(
             f"the inputs are pairs of texts, but {folder} has type_vocab_size {config.type_vocab_size}; pairs need 2"
         )

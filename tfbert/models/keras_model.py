@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfbert._compat import keras, tf
-from tfbert.models.families import family_of
+from tfbert.models.families import family_of, last_state
 
 
 def as_keras(model):
@@ -168,9 +168,11 @@ def sentence_encoder(model, pooling: str, *, normalize: bool):
 
     Args:
         model: what `load` returned for no head.
-        pooling: "mean" over the tokens that are no padding, "cls" the first, or "max".
+        pooling: "mean" over the tokens that are no padding, "cls" the first (XLNet's last), or "max".
         normalize: whether vectors have length 1 (at least 1e-12 of it, as PyTorch's `normalize`).
     """
+
+    cls_last = family_of(model.config.model_type).cls_last
 
     def pool(both):
         hidden, mask = (
@@ -178,7 +180,7 @@ def sentence_encoder(model, pooling: str, *, normalize: bool):
             tf.cast(both[1], tf.float32)[:, :, tf.newaxis],
         )  # [R, T, D], [R, T, 1]
         if pooling == "cls":
-            vector = hidden[:, 0]
+            vector = last_state(hidden, both[1]) if cls_last else hidden[:, 0]
         elif pooling == "max":
             vector = tf.reduce_max(tf.where(mask > 0, hidden, hidden.dtype.min), 1)
         else:

@@ -126,7 +126,8 @@ def load(
 def quiet() -> Iterator[None]:
     """Keeps Transformers from printing its advice (deprecated TensorFlow classes, weights that begin anew): ours is in the report.
 
-    And Keras from warning of Longformer's layers that are built twice: all their first values are replaced here.
+    And Keras from warning of Longformer's layers that are built twice: all their first values are replaced here. XLNet's layers are told
+    to have been deleted in a version of Transformers that is past.
     """
     logging = transformers.utils.logging
     before = logging.get_verbosity()
@@ -134,6 +135,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The initializer TruncatedNormal is unseeded", UserWarning)
+            warnings.filterwarnings("ignore", "`TFSharedEmbeddings` is scheduled for deletion", DeprecationWarning)
             yield
     finally:
         logging.set_verbosity(before)

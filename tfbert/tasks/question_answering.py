@@ -150,9 +150,10 @@ class QuestionAnswering(Task):
                 )
 
     def _with_targets(self, features: Features, examples: Examples) -> Features:
-        """Gives each window the places of the answer's first and last token, or 0, [CLS], where the answer is not wholly in it."""
+        """Gives each window the places of the answer's first and last token, or [CLS], where the answer is not wholly in it."""
         (start, splits), (end, _), (piece, _) = (features.aligned[name] for name in ("start", "end", "piece"))
-        places = np.zeros((2, len(splits) - 1), np.int32)
+        cls = np.flatnonzero(features.aligned["cls"][0]) - splits[:-1]
+        places = np.stack([cls, cls]).astype(np.int32)
         weights = np.ones(len(splits) - 1, np.float32)
         asked = lost = 0
         for i, row in enumerate(examples):
@@ -198,7 +199,7 @@ class QuestionAnswering(Task):
 
     def infer(self, outputs: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         start, end = (tf.cast(outputs[name], tf.float32) for name in ("start_logits", "end_logits"))
-        places = (rows.start, rows.end, rows.example, rows.count)
+        places = (rows.start, rows.end, rows.cls, rows.example, rows.count)
         limits = {"n_best": self.n_best, "max_answer_length": self.max_answer_length}
         if self.post_processing == "pipeline":
             return likely_spans(start, end, rows.piece >= 0, rows.word, *places, **limits)

@@ -33,7 +33,7 @@ class SentenceEmbedding(Task):
     Args:
         objective: "cosine" (squared error of the cosine similarity; default), "ranking" (multiple-negatives ranking, Henderson et al.
             2017, section 4.4: cross-entropy over the batch), or "triplet" (the far text must be farther by `margin`).
-        pooling: how the tokens' vectors become one: "mean" over the tokens (default), "cls" the first, or "max".
+        pooling: how the tokens' vectors become one: "mean" over the tokens (default), "cls" the first (XLNet's last), or "max".
         normalize: whether vectors have length 1, so that their inner product is the cosine (default True).
         label_range: for "cosine", the labels that mean cosine 0 and cosine 1; empty means: the least and the greatest training label.
         scale: for "ranking", what cosines are multiplied by before the softmax (default 20).

@@ -40,6 +40,7 @@ class Rows(NamedTuple):
         start: int32 [R, T], where the piece begins in its text, in code points.
         end: int32 [R, T], where it ends (exclusive).
         word: int32 [R, T], the number of its word in the text.
+        cls: bool [R, T], True at [CLS].
         target: int32 [R, T], the ids of the tokens that are to be guessed, losses.IGNORED elsewhere.
         label: int32 [R, T], the row's class, at each of its tokens; losses.IGNORED where it has none.
     """
@@ -52,5 +53,6 @@ class Rows(NamedTuple):
     start: tf.Tensor | None = None
     end: tf.Tensor | None = None
     word: tf.Tensor | None = None
+    cls: tf.Tensor | None = None
     target: tf.Tensor | None = None
     label: tf.Tensor | None = None

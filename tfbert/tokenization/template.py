@@ -34,11 +34,13 @@ class Template:
         single: the segments of a row with one text.
         pair: the segments of a row with two.
         pad_id: the token that fills a row up; its type is 0.
+        cls_last: whether a row ends with [CLS], as XLNet's do, and does not begin with it.
     """
 
     single: tuple[Segment, ...]
     pair: tuple[Segment, ...]
     pad_id: int
+    cls_last: bool = False
 
     def specials(self, *, pair: bool) -> int:
         """How many special tokens a row has."""
@@ -134,7 +136,9 @@ def template_of(tokenizer) -> Template:
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
-    return Template(_segments(backend.encode("a")), _segments(backend.encode("a", "a")), tokenizer.pad_token_id or 0)
+    single, pair = _segments(backend.encode("a")), _segments(backend.encode("a", "a"))
+    cls_last = tokenizer.cls_token_id in single[-1].ids[-1:] and tokenizer.cls_token_id not in single[0].ids
+    return Template(single, pair, tokenizer.pad_token_id or 0, cls_last)
 
 
 def _segments(encoding) -> tuple[Segment, ...]:

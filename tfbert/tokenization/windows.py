@@ -58,6 +58,8 @@ def windows(template: Template, sliding, fixed=None, *, max_length: int, stride:
     cut = piece.with_values(tf.gather(sliding.ids.values, index))
     texts = [cut] if fixed is None else [tf.gather(fixed, example), cut]
     ids, spread = template.lay(*texts)
+    mask = ids["attention_mask"]
+    cls = tf.reduce_sum(mask, 1, keepdims=True) - 1 if template.cls_last else 0
     aligned = {name: spread(tf.gather(getattr(sliding, name).values, index), 0) for name in ("start", "end", "word")}
     return Rows(
         ids=ids,
@@ -65,5 +67,6 @@ def windows(template: Template, sliding, fixed=None, *, max_length: int, stride:
         count=tf.size(sliding.ids.row_splits, tf.int32) - 1,
         piece=spread(piece.values, -1),
         owned=spread(owned, False),
+        cls=(tf.range(tf.shape(mask)[1]) == cls) & (mask > 0),
         **aligned,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from tfbert.errors import InputError, suggest
-from tfbert.models.families.base import Beginning, Family, Head
+from tfbert.models.families.base import Beginning, Family, Head, last_state
 from tfbert.models.families.bert import BERT, CONVBERT, ELECTRA, MOBILEBERT, REMBERT, ROFORMER
 from tfbert.models.families.compact import ALBERT, DISTILBERT
 from tfbert.models.families.deberta import DEBERTA, DEBERTA_V2
 from tfbert.models.families.generative import BART, GPT2, T5
 from tfbert.models.families.roberta import CAMEMBERT, LONGFORMER, MPNET, ROBERTA, XLM_ROBERTA
+from tfbert.models.families.xlnet import XLNET
 
-__all__ = ["BERT", "FAMILIES", "LONGFORMER", "Beginning", "Family", "Head", "family_of"]
+__all__ = ["BERT", "FAMILIES", "LONGFORMER", "Beginning", "Family", "Head", "family_of", "last_state"]
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
         ROFORMER,
         REMBERT,
         LONGFORMER,
+        XLNET,
         GPT2,
         T5,
         BART,

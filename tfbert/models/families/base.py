@@ -103,6 +103,8 @@ class Family:
         inside: the setting that says how wide the feed-forward's input is.
         times: how often hidden_size intermediate_size is, where config.json does not say it.
         buffers: names that checkpoints hold though they are no weights.
+        cls_last: whether a row ends with [CLS], and does not begin with it.
+        idle: names of weights that no head here computes with: they are saved as they came, and are not counted.
         special: the special tokens whose ids the model itself looks for, by those in its config.json.
         names: settings that config.json calls otherwise: our name -> its name.
         absent: BERT's settings that this family has not.
@@ -137,6 +139,8 @@ class Family:
     inside: str = "hidden_size"
     times: int | None = None
     buffers: tuple[str, ...] = ("embeddings.position_ids", "embeddings.token_type_ids")
+    cls_last: bool = False
+    idle: tuple[str, ...] = ()
     special: tuple[str, ...] = ("pad",)
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: tuple[str, ...] = ()
@@ -291,6 +295,12 @@ def one_of(*options: Any) -> Check:
 RATE = number(0, 1)
 FLAG = one_of(True, False)
 WIDTH = whole(1, 16_384)
+
+
+def last_state(states, mask):
+    """Each row's state at its last token, [B, T, D] -> [B, D]; `mask`, int [B, T], is 0 in padding."""
+    last = tf.shape(mask)[1] - 1 - tf.argmax(mask[:, ::-1], 1, tf.int32)
+    return tf.gather(states, last, batch_dims=1)
 
 
 def rewrite(model, *classes) -> None:
