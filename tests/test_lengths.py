@@ -69,6 +69,18 @@ def test_groups_give_the_numbers_of_the_whole_batch(sizes, width, groups):
         np.testing.assert_allclose(tensor, found[name], atol=1e-4, rtol=1e-4)
 
 
+def test_a_group_of_too_many_tokens_or_pairs_is_several(monkeypatch):
+    monkeypatch.setattr(lengths, "MOST_TOKENS", 1200)
+    monkeypatch.setattr(lengths, "MOST_PAIRS", 100_000)
+    given, seen = features([200, 20, 130, 90, 180, 64, 65, 128, 190, 140, 30, 25] + [10] * 30, 200), []
+    found = lengths.by_length(model(seen), given, SPECS)
+    shapes = [tuple(shape.numpy()) for shape in seen]
+    assert sum(rows for rows, _ in shapes) == 42 and len(shapes) > 4
+    assert all(rows * columns <= 1200 and rows * columns**2 <= 100_000 for rows, columns in shapes)
+    for name, expected in model([])(**given).items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_models_whose_rows_depend_on_each_other_or_that_give_much_are_left_whole():
     ids = tf.TensorSpec([None, None], tf.int32)
     inputs = {"input_ids": ids, "attention_mask": ids}

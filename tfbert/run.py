@@ -110,7 +110,7 @@ class Run:
             with contextlib.redirect_stderr(io.StringIO()):  # what there is to say of the checkpoint was said above
                 twin = self.task.build(self.checkpoint, **options)
             for own, other in zip(*map(models.weights_in_order, (twin, model)), strict=True):
-                own.assign(other)
+                own.assign(other.numpy())
             model = twin
         inferred = self.held_out(model)
         task = self.task.tuned(self.validation, inferred)
