@@ -125,6 +125,18 @@ def test_half_precision_computes_nearly_the_same_and_has_gradients(precision, fo
     assert sum(np.abs(gradient).max() > 0 for gradient in gradients) > len(gradients) - 3
 
 
+def test_xla_computes_the_same_loss_and_gradients(folder):
+    rows, model = batch(), models.as_keras(models.load(folder, "sequence-classification", num_labels=3))
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(rows)["logits"] ** 2)
+        return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, model.trainable_weights))]
+
+    for one, other in zip(tf.function(step)(), tf.function(step, jit_compile=True)(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_vectors_by_cls_are_those_of_the_last_token(folder):
     texts, tokenizer = ["the dog sat", "the cat and the bird sat there all day"], tfbert.load_tokenizer(folder)
     task = tfbert.SentenceEmbedding(pooling="cls", normalize=False)

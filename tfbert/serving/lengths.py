@@ -12,8 +12,8 @@ from tfbert._compat import tf
 
 SHORTEST = 64  # tokens; attention over fewer costs next to nothing beside the matrix products
 LEAST = 2**16  # pairs of tokens in a batch, R T^2; of fewer, a second call of the model costs more than it saves
-# What is computed at once: tokens, padding included, and pairs of tokens, R T^2. A long text has as many windows as it needs: with MiniLM and
-# 384 tokens, a text of 60,000 words took a process of 0.9 GB to 3.9 GB where all windows were computed together, and to 1.8 GB so.
+# What is computed at once: tokens, padding included, and pairs of tokens, R T^2. A long text has as many windows as it needs: of MiniLM and
+# 384 tokens, 60,000 words took a process of 0.9 GB to 3.9 GB where all windows were computed together, and to 1.8 GB so.
 MOST_TOKENS, MOST_PAIRS = 2**15, 2**23
 NOWHERE = -1e9  # an answer does not begin or end in padding: what models.without_padding says
 WIDEST = 4096  # numbers for each token or row; to put more of them back in their places costs more than is saved
