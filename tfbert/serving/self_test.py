@@ -18,7 +18,7 @@ from tfbert.tokenization import Rows
 BATCH = 16
 # A row whose two best scores are equal may be decided either way; more than one in fifty is no accident.
 TIES = 0.02
-# How many rows a rough request may have: more take the memory that a server's limits on requests are there to save.
+# How many rows of a rough request are computed, or up to twice as many: a megabyte may have a hundred thousand, which would take hours.
 ROUGH_ROWS = 64
 
 

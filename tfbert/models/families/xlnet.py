@@ -55,13 +55,8 @@ def _prepare(model, head: Head) -> None:
 
 def _heads() -> dict[str | None, Head]:
     made = heads("XLNet", none=STATES, sequence=SUMMARY, choice=SUMMARY)
-    made["question-answering"] = Head(
-        "TFXLNetForQuestionAnsweringSimple",
-        "XLNetForQuestionAnsweringSimple",
-        ("qa_outputs.",),
-        ("start_logits", "end_logits"),
-        labels=2,
-    )
+    simple = {"tf_class": "TFXLNetForQuestionAnsweringSimple", "pytorch_class": "XLNetForQuestionAnsweringSimple"}
+    made["question-answering"] = dataclasses.replace(made["question-answering"], **simple)
     for head in ("sequence-classification", "multiple-choice"):
         made[head] = dataclasses.replace(made[head], first_token=False)
     del made["masked-lm"]
