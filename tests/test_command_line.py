@@ -21,8 +21,9 @@ import pytest
 import tfbert
 from tfbert import _compat, devices
 from tfbert.__main__ import COMMANDS, main
-from tfbert.command_line import doctor, predicting
+from tfbert.command_line import doctor, fine_tuning, predicting, reading
 from tfbert.command_line.arguments import Parser, add_fields, add_settings, given, names
+from tfbert.errors import InputError
 from tfbert.sources import Examples, Stream
 from tfbert.tasks import TASKS
 
@@ -419,8 +420,41 @@ def test_predict_answers_in_order_from_all_kinds_of_input(run, tuned, tmp_path, 
     code, results, stderr = run("predict", tuned, "--input", tmp_path / "rows.jsonl")
     assert (code, results) == (2, [])
     assert stderr == (
-        f"tfbert: error: {tmp_path}/rows.jsonl:1: no text in the field 'text'; the row has 'id', 'body'; name the column with --text\n"
+        f"tfbert: error: {tmp_path}/rows.jsonl:1: no field 'text'; the row has 'id', 'body'. (--text names the column)\n"
     )
+
+
+def test_the_texts_of_a_file_are_those_that_the_task_takes_of_it(tmp_path):
+    """As in training: a start before each choice, choices in columns, words of a .conll file; whatever its labels are."""
+    choices, words = tfbert.MultipleChoice(choices=2), tfbert.TokenClassification()
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "q", "start": "She", "choices": ["a", "b"], "label": None}]))
+    (tmp_path / "b.csv").write_text("body,choice0,choice1,label\nq,a,b,\n")
+    (tmp_path / "c.conll").write_text("Ada B-PER\nwrote O\n\n")
+    question = {"question": "Who?", "id": "1"}
+    (tmp_path / "d.json").write_text(
+        json.dumps({"data": [{"paragraphs": [{"context": "By Ada.", "qas": [question]}]}]})
+    )
+    for task, file, options, expected in (
+        (choices, "a.json", [], {"text": "q", "choices": ["She a", "She b"]}),
+        (choices, "b.csv", ["--text", "body"], {"text": "q", "choices": ["a", "b"]}),
+        (words, "c.conll", [], {"text": "Ada wrote"}),
+        (tfbert.QuestionAnswering(), "d.json", [], {"question": "Who?", "context": "By Ada."}),
+    ):
+        arguments = predicting.arguments(["model", "--input", str(tmp_path / file), *options])
+        assert list(reading.stream_texts(arguments.input, arguments, task.inputs, task.input)) == [expected]
+
+
+def test_texts_without_labels_are_read_beside_training_data_with_columns_of_other_names(tmp_path):
+    words = "fine-tune sequence-classification --train r.csv --text review --label mood --output out".split()[1:]
+    arguments = fine_tuning.arguments(words)
+    (tmp_path / "lines.txt").write_text("good\n")
+    (tmp_path / "rows.csv").write_text("review,mood\ngood,\n")
+    (tmp_path / "rows.json").write_text('[{"review": "good", "label": null}]')
+    for file in ("lines.txt", "rows.csv", "rows.json"):
+        found = reading.read_file(str(tmp_path / file), arguments, reading.TEXTS, labelled=False)
+        assert [row["text"] for row in found] == ["good"]
+    with pytest.raises(InputError, match="rows.csv:2: the label is empty"):
+        reading.read_file(str(tmp_path / "rows.csv"), arguments)
 
 
 def test_predict_tells_the_line_that_is_not_text_after_the_answers_before_it(run, tuned, tmp_path, monkeypatch):
@@ -487,6 +521,15 @@ def test_predict_through_the_checkpoint_equals_predict_through_the_export(run, t
     assert [answer["label"] for answer in by_checkpoint] == [answer["label"] for answer in by_export]
     for ours, theirs in zip(by_checkpoint, by_export, strict=True):
         np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-5)
+    (tmp_path / "history.csv").unlink()
+    code, _, stderr = run("predict", tmp_path, *texts)
+    assert (code, stderr) == (
+        2,
+        f"tfbert: error: cannot read {tmp_path}/history.csv: No such file or directory; check the path\n",
+    )
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.x\n")
+    code, _, stderr = run("predict", tmp_path, *texts)
+    assert code == 2 and f"{tmp_path}/history.csv:3: could not convert string to float: '0.x'" in stderr
 
 
 def test_export_writes_the_next_version(run, tuned):

@@ -53,10 +53,12 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
             None if path is None else _part(path, arguments)
             for path in (arguments.train, arguments.validation, arguments.test)
         )
-        unlabelled = arguments.unlabelled and reading.read_file(arguments.unlabelled, arguments, reading.TEXTS)
-        adapt = arguments.adapt
+        unlabelled, adapt = arguments.unlabelled, arguments.adapt
+        texts = {"columns": reading.TEXTS, "labelled": False}
+        if unlabelled is not None:
+            unlabelled = reading.read_file(unlabelled, arguments, **texts)
         if adapt not in (None, "train"):
-            adapt = reading.read_file(adapt, arguments, documents=True)
+            adapt = reading.read_file(adapt, arguments, **texts, documents=True)
     tuned = tfbert.fine_tune(
         arguments.task,
         arguments.checkpoint,

@@ -14,9 +14,11 @@ import tfbert
 from tfbert.command_line import reading
 from tfbert.command_line.arguments import Parser
 from tfbert.errors import InputError
-from tfbert.serving.layout import versions
+from tfbert.serving.layout import INFORMATION, versions
 from tfbert.sources import Examples, Stream
 from tfbert.sources.examples import counted
+from tfbert.tasks import task_from
+from tfbert.tasks.fields import text
 
 NEEDS_TENSORFLOW = True
 EVERY = 5  # seconds between two lines of progress
@@ -50,8 +52,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     """Answers, and emits one object per text."""
-    fields, answer = _model(Path(arguments.directory))
-    rows = _rows(arguments, fields)
+    fields, field, answer = _model(Path(arguments.directory))
+    rows = _rows(arguments, fields, field)
     progress = Progress(rows)
     for result in answer(rows):
         emit(result)
@@ -60,21 +62,24 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict], None]) -> None:
     progress.end()
 
 
-def _model(directory: Path) -> tuple[tuple[str, ...], Callable[[Stream], Iterator[dict[str, Any]]]]:
-    """The names of the texts that the model takes, and the function from rows of them to answers."""
+def _model(directory: Path) -> tuple[tuple[str, ...], Callable, Callable[[Stream], Iterator[dict[str, Any]]]]:
+    """The names of the texts that the model takes, the function that gives one of them of a row, and that from such rows to answers."""
     if versions(directory) or (directory / "saved_model.pb").is_file():
         predictor = tfbert.Predictor(directory)
-        return predictor.inputs, predictor.stream
+        known = predictor.information.get("task")
+        task = task_from(known, str(predictor.directory / INFORMATION)) if known else None
+        return predictor.inputs, task.input if task else text, predictor.stream
     tuned = tfbert.load(directory)
-    return tuned.task.inputs, functools.partial(tfbert.predict_stream, tuned.task, tuned.model, tuned.tokenizer)
+    answer = functools.partial(tfbert.predict_stream, tuned.task, tuned.model, tuned.tokenizer)
+    return tuned.task.inputs, tuned.task.input, answer
 
 
-def _rows(arguments: argparse.Namespace, fields: tuple[str, ...]) -> Stream:
+def _rows(arguments: argparse.Namespace, fields: tuple[str, ...], field: Callable) -> Stream:
     path = arguments.input
     if len(fields) > 1 and (path is None or reading.of_lines(path)):
         raise InputError(f"this model takes {' and '.join(fields)}; give them as columns of a file: --input pairs.csv")
     if path is not None:
-        return reading.stream_texts(path, arguments, fields)
+        return reading.stream_texts(path, arguments, fields, field)
     texts = [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in arguments.texts]
     return Stream(Examples([{fields[0]: text}], source="the command line") for text in texts)
 

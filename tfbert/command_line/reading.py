@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tfbert.command_line.arguments import Parser, names, whole
@@ -63,25 +63,35 @@ def add_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = COLU
 
 
 def read_file(
-    path: str, arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS, *, documents: bool = False
+    path: str,
+    arguments: argparse.Namespace,
+    columns: tuple[str, ...] = COLUMNS,
+    *,
+    documents: bool = False,
+    labelled: bool = True,
 ) -> Examples:
     """Reads one data file as the options say, which rename `columns`; what the reader changed or found odd goes to stderr.
 
-    With `documents`, plain text is read as documents, which blank lines part.
+    With `documents`, plain text is read as documents, which blank lines part. Without `labelled` labels are not looked at, and of plain
+    text no column has another name.
     """
     if documents and of_lines(path):
         examples = read_documents(path, **({"encoding": arguments.encoding} if arguments.encoding else {}))
     else:
-        examples = read(path, **options(arguments, columns))
+        columns = () if of_lines(path) and not labelled else columns
+        examples = read(path, **options(arguments, columns), labelled=labelled)
     tell(examples.notes)
     return examples
 
 
-def stream_texts(path: str, arguments: argparse.Namespace, fields: tuple[str, ...]) -> Stream:
-    """The text fields of each row as it is read (one text or a list of them each), and nothing else."""
+def stream_texts(path: str, arguments: argparse.Namespace, fields: tuple[str, ...], field: Callable) -> Stream:
+    """The text fields of each row as it is read (one text or a list of them each), and nothing else.
+
+    `field` gives the value of a field of a row, as `Task.input` does.
+    """
     further = {"field": fields[0], "max_characters": None} if of_lines(path) else {}
     rows = stream(path, **options(arguments), **further)
-    return Stream((row and _texts(rows.last, fields) for row in rows), rows.share, rows.notes)
+    return Stream((row and _texts(rows.last, fields, field, arguments) for row in rows), rows.share, rows.notes)
 
 
 def of_lines(path: str) -> bool:
@@ -103,18 +113,15 @@ def options(arguments: argparse.Namespace, columns: tuple[str, ...] = COLUMNS) -
     return given | {"columns": {field: column for field, column in columns.items() if column is not None} or None}
 
 
-def _texts(example: Examples, fields: tuple[str, ...]) -> Examples:
-    """The text fields of a row; one that lacks a text is an InputError."""
-    (row,) = example
-    for field in fields:
-        value = row.get(field)
-        if not all(isinstance(text, str) for text in (value if isinstance(value, list) else [value])):
-            option = f"--{field.replace('_', '-')}"
-            have = ", ".join(map(repr, row)) or "no field"
-            raise InputError(
-                f"{example.where(0)}: no text in the field {field!r}; the row has {have}; name the column with {option}"
-            )
-    texts = {field: row[field] for field in fields}
+def _texts(example: Examples, fields: tuple[str, ...], field: Callable, arguments: argparse.Namespace) -> Examples:
+    """The text fields of a row; one that lacks a text is an InputError, which names the option that could help."""
+    texts = {}
+    for name in fields:
+        try:
+            texts[name] = field(example, 0, name)
+        except InputError as error:
+            option = f" (--{name.replace('_', '-')} names the column)" if hasattr(arguments, name) else ""
+            raise InputError(f"{error}{option}") from error
     return Examples([texts], source=example.source, lines=example.lines, rows_at=example.rows_at)
 
 

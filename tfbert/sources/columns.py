@@ -54,6 +54,7 @@ def checked(
     *,
     columns: Mapping[str, str] | None = None,
     max_characters: int | None = None,
+    labelled: bool = True,
     notes: Iterable[str] = (),
 ) -> Examples:
     """Examples of a file's rows: cleaned, renamed, and checked for missing columns, empty labels and monstrous texts.
@@ -64,6 +65,7 @@ def checked(
         lines: the line of each row; None where there are none.
         columns: from field to column; None keeps every name.
         max_characters: the longest text allowed; None for any.
+        labelled: whether each row needs a label, where there are labels; False does not look at them.
         notes: what reading the file has already found.
 
     Example:
@@ -88,7 +90,8 @@ def checked(
         examples[index] = row
     examples.notes = [*notes, *cleaning.notes(source)]
     check_texts(examples, max_characters)
-    check_labels(examples)
+    if labelled:
+        check_labels(examples)
     return examples
 
 

@@ -22,6 +22,7 @@ def read_jsonl(
     columns: Mapping[str, str] | None = None,
     encoding: str = "utf-8",
     max_characters: int = MAX_CHARACTERS,
+    labelled: bool = True,
 ) -> Examples:
     """Reads JSON Lines: one object a line; blank lines are skipped.
 
@@ -30,6 +31,7 @@ def read_jsonl(
         columns: from field to key, such as {"text": "sentence1"}; None keeps every name.
         encoding: any that Python knows (default "utf-8").
         max_characters: the longest text allowed (default 1,000,000).
+        labelled: whether each row needs a label, where there are labels (default True); False does not look at them.
 
     Raises:
         InputError: what is wrong, with file:line.
@@ -45,7 +47,8 @@ def read_jsonl(
     text, notes = load_text(path, encoding)
     found = list(values(path, text.split("\n")))
     lines, rows = [line for line, _ in found], [row for _, row in found]
-    return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+    how = {"columns": columns, "max_characters": max_characters, "labelled": labelled}
+    return checked(rows, str(path), lines, **how, notes=notes)
 
 
 def values(path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
@@ -66,6 +69,7 @@ def read_json(
     columns: Mapping[str, str] | None = None,
     encoding: str = "utf-8",
     max_characters: int = MAX_CHARACTERS,
+    labelled: bool = True,
 ) -> Examples:
     """Reads a JSON document: a list of objects, such a list under the key "data", or one list for each column.
 
@@ -74,6 +78,7 @@ def read_json(
         columns: from field to key, such as {"text": "sentence1"}; None keeps every name.
         encoding: any that Python knows (default "utf-8").
         max_characters: the longest text allowed (default 1,000,000).
+        labelled: whether each row needs a label, where there are labels (default True); False does not look at them.
 
     Returns:
         Examples; the rows of a list know the lines on which they begin, the others their number.
@@ -94,7 +99,8 @@ def read_json(
         rows, lines = _items(path, text, start)
     else:
         rows, lines = _rows(path, document(path, text)), None
-    return checked(rows, str(path), lines, columns=columns, max_characters=max_characters, notes=notes)
+    how = {"columns": columns, "max_characters": max_characters, "labelled": labelled}
+    return checked(rows, str(path), lines, **how, notes=notes)
 
 
 def document(path, text: str):

@@ -15,12 +15,15 @@ from tfbert.sources.examples import Examples
 ROWS = 4096  # that are read at once, as they come
 
 
-def read_parquet(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None) -> Examples:
+def read_parquet(
+    path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, labelled: bool = True
+) -> Examples:
     """Reads a Parquet file; values keep their types, and rows are named by their number, counted from 1.
 
     Args:
         path: the file; .gz is decompressed.
         columns: from field to column, such as {"text": "sentence"}; None keeps every name.
+        labelled: whether each row needs a label, where there are labels (default True); False does not look at them.
 
     Raises:
         InputError: pyarrow is not installed, or what is wrong with the file.
@@ -40,7 +43,7 @@ def read_parquet(path: str | os.PathLike, *, columns: Mapping[str, str] | None =
     except damage as error:
         raise _not_whole(path, error) from error
     _check_names(path, names)
-    return checked(rows, str(path), columns=columns)
+    return checked(rows, str(path), columns=columns, labelled=labelled)
 
 
 class ParquetRows:

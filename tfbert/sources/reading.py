@@ -183,7 +183,7 @@ def _read_document(path: str | os.PathLike, *, columns: Mapping[str, str] | None
     """A .json file: rows, or SQuAD's articles with their paragraphs of questions."""
     rows = read_json(path, columns=columns, **options)
     if all("paragraphs" in row for row in rows):
-        return read_squad(path, **{name: value for name, value in options.items() if name == "encoding"})
+        return read_squad(path, **{name: value for name, value in options.items() if name in ("encoding", "labelled")})
     return rows
 
 
@@ -196,10 +196,13 @@ _READERS = {
     ".tsv": functools.partial(read_csv, delimiter="\t", quoting=None),
     ".txt": read_lines,
 }
+WITH_LABELS = (".csv", ".json", ".jsonl", ".parquet", ".tsv")  # which may say that there is none
 _TFDS = re.compile(r"tfds:(?P<name>((gs|s3):)?[^:]+(:\d+\.\d+\.\d+)?):(?P<split>.+)")
 
 
-def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Examples:
+def read(
+    path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None = None, labelled: bool = True, **options
+) -> Examples:
     """Reads a file by the suffix of its name, or a TensorFlow Dataset by its name.
 
     Args:
@@ -207,6 +210,7 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
             "tfds:NAME:SPLIT", such as "tfds:glue/sst2:train", or "tfds:FOLDER:SPLIT" of a folder with a dataset_info.json.
         columns: from field to the file's column, such as {"text": "sentence", "label": "category"}; None keeps every
             name. A .json file in SQuAD's form is read by read_squad.
+        labelled: whether each row needs a label, where there are labels (default True); False, for texts alone, does not look at them.
         **options: what the reader of this kind takes, such as quoting=False for read_csv. A .tsv file is read by
             read_csv with quoting=None.
 
@@ -220,7 +224,9 @@ def read(path_or_name: str | os.PathLike, *, columns: Mapping[str, str] | None =
         >>> read(place, columns={"text": "sentence"})
         [{'text': '"Fine," he lied', 'label': 'neg'}]
     """
-    name, reader, _, options = chosen_reader(path_or_name, options)
+    name, reader, suffix, options = chosen_reader(path_or_name, options)
+    if suffix in WITH_LABELS:
+        options["labelled"] = labelled
     return reader(name, columns=columns, **options)
 
 

@@ -11,7 +11,9 @@ from tfbert.sources.examples import Cleaning, Examples, counted
 from tfbert.sources.json_lines import document, read_jsonl
 
 
-def read_squad(path: str | os.PathLike, *, encoding: str = "utf-8", repair: bool = False) -> Examples:
+def read_squad(
+    path: str | os.PathLike, *, encoding: str = "utf-8", repair: bool = False, labelled: bool = True
+) -> Examples:
     """Reads SQuAD 1.1 or 2.0 ({"data": [{"paragraphs": [{"context", "qas": [...]}]}]}), or .jsonl with a question a line.
 
     A line has `question`, `context` and `answers`, a list of {"text", "start"} (or "answer_start"), or Hugging Face's {"text": [...],
@@ -22,6 +24,7 @@ def read_squad(path: str | os.PathLike, *, encoding: str = "utf-8", repair: bool
         encoding: any that Python knows (default "utf-8").
         repair: move an answer that stands elsewhere in its context to the nearest such place, and count it in `notes`, instead of
             stopping (default False).
+        labelled: whether a question needs answers, or the word that it has none (default True).
 
     Returns:
         Examples of {"id", "question", "context", "answers": list of {"text", "start"}, empty where there is no answer, and "title"}.
@@ -41,7 +44,7 @@ def read_squad(path: str | os.PathLike, *, encoding: str = "utf-8", repair: bool
         return questions(read_jsonl(path, encoding=encoding), repair=repair)
     text, notes = load_text(path, encoding)
     cleaning, rows, places = Cleaning(), [], []
-    for place, row in _walk(document(path, text), str(path)):
+    for place, row in _walk(document(path, text), str(path), labelled):
         rows.append(cleaning.row(row, f"{path}:{place}"))
         places.append(place)
     if not rows:
@@ -50,7 +53,7 @@ def read_squad(path: str | os.PathLike, *, encoding: str = "utf-8", repair: bool
     return questions(Examples(rows, source=str(path), lines=places, notes=notes), repair=repair)
 
 
-def _walk(document, path: str) -> Iterator[tuple[str, dict]]:
+def _walk(document, path: str, labelled: bool) -> Iterator[tuple[str, dict]]:
     """Yields (place in the document, row) of each question of a SQuAD document."""
     for i, article in enumerate(_list(document, "data", path)):
         for j, paragraph in enumerate(_list(article, "paragraphs", f"{path}:data[{i}]")):
@@ -61,7 +64,7 @@ def _walk(document, path: str) -> Iterator[tuple[str, dict]]:
                     raise InputError(
                         f"{path}:{place} is {question!r}; expected an object with id, question and answers"
                     )
-                if "answers" not in question and not question.get("is_impossible"):
+                if labelled and "answers" not in question and not question.get("is_impossible"):
                     raise InputError(f'{path}:{place}: there are no answers; give them, or say "is_impossible": true')
                 if question.get("is_impossible") and question.get("answers"):
                     raise InputError(f"{path}:{place} is_impossible, yet it has answers; drop one of the two")

@@ -22,7 +22,7 @@ from tfbert.sources.decoding import check_file, codec_name, refuse_other_formats
 from tfbert.sources.examples import Cleaning, Examples, counted
 from tfbert.sources.json_lines import values
 from tfbert.sources.parquet import ParquetRows
-from tfbert.sources.reading import chosen_reader, text_files
+from tfbert.sources.reading import WITH_LABELS, chosen_reader, text_files
 from tfbert.sources.tables import meant, planned, table
 from tfbert.sources.tfds import Split
 
@@ -102,7 +102,7 @@ def windows(rows: Iterable, *, first: int, most: int) -> Iterator[list]:
 
 
 def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, **options) -> Stream:
-    """The rows of a file one after the other, as `read` gives them all at once; labels are not looked at.
+    """The rows of a file one after the other, as `read` gives them all at once with `labelled=False`.
 
     A .csv, .tsv, .jsonl or .txt file (.gz too), a .parquet file or a TensorFlow Dataset is read as its rows are asked for. Of a .txt file
     every line is a row, blank ones too. A .tsv file that has quotes is read through once before, to see what they mean, unless `quoting`
@@ -141,6 +141,8 @@ def stream(path: str | os.PathLike, *, columns: Mapping[str, str] | None = None,
     if not suffix or (suffix == ".parquet" and Path(name).is_file() and not name.lower().endswith(".gz")):
         found = ParquetRows(name) if suffix else Split(name, **options)
         return Stream(_of_rows(found, columns, notes := []), found.share, notes)
+    if suffix in WITH_LABELS:
+        options["labelled"] = False
     examples = reader(name, columns=columns, **options)
     rows = Stream((examples.select([i]) for i in range(len(examples))), notes=examples.notes)
     rows.share = lambda: rows.taken / len(examples)

@@ -35,6 +35,7 @@ def read_csv(
     drop_extra: bool = False,
     encoding: str = "utf-8",
     max_characters: int = MAX_CHARACTERS,
+    labelled: bool = True,
 ) -> Examples:
     """Reads a table of delimited text: one example a record, every value a string.
 
@@ -52,6 +53,7 @@ def read_csv(
             error).
         encoding: any that Python knows (default "utf-8").
         max_characters: the longest field allowed (default 1,000,000).
+        labelled: whether each row needs a label, where there are labels (default True); False does not look at them.
 
     Returns:
         Examples whose places are the lines on which the records begin.
@@ -79,7 +81,8 @@ def read_csv(
         examples.notes.append(f"{path}: {counted(extra, 'row')} with more columns than the header, surplus dropped")
     if len(text) > max_characters:
         check_texts(examples, max_characters)
-    check_labels(examples)
+    if labelled:
+        check_labels(examples)
     return examples
 
 

@@ -51,12 +51,16 @@ def by_name(name: str) -> type[Task]:
 
 def read_task(path: str | Path) -> Task:
     """Reads a task.json that `fine_tune` wrote."""
-    fields = read_json(path)
+    return task_from(read_json(path), str(path))
+
+
+def task_from(fields, where: str) -> Task:
+    """Makes the task that `to_json` was called of; `where` is what an error names."""
     if not isinstance(fields, dict) or "task" not in fields:
         raise InputError(
-            f"{path} is not a task file: it has no field 'task'; it should come from a folder that fine-tune wrote"
+            f"{where} is not a task file: it has no field 'task'; it should come from a folder that fine-tune wrote"
         )
-    return by_name(fields["task"]).from_json(fields, str(path))
+    return by_name(fields["task"]).from_json(fields, where)
 
 
 __all__ = [
@@ -75,4 +79,5 @@ __all__ = [
     "TokenClassification",
     "by_name",
     "read_task",
+    "task_from",
 ]
