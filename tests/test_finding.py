@@ -42,6 +42,17 @@ def test_the_training_after_it_is_the_training_without_it_bit_for_bit():
     np.testing.assert_allclose(finder.rates, 1e-5 * (1e6 ** (np.arange(len(finder.rates)) / 19)))
 
 
+def test_the_scale_of_a_float16_loss_is_put_back():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = bert()
+        scale = model.optimizer._loss_scale
+        model.fit(DATA.repeat(), steps_per_epoch=20, verbose=0, callbacks=[FindLearningRate(1e-5, 1e-2, steps=20)])
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert (float(scale.current_loss_scale), int(scale.counter)) == (2.0**15, 0)
+
+
 class Replay(keras.Model):
     """Its loss at each step is the next of a list, whatever the rate."""
 

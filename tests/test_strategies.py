@@ -23,11 +23,13 @@ from tfbert.errors import InputError
 REPLICAS = """
 import json, sys
 from pathlib import Path
-from tfbert._compat import tf
+import numpy as np
+from tfbert._compat import keras, tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3)
 import interrupting, pytest, test_checkpoints
 from tfbert import MaskedLM, SequenceClassification, fine_tune, predict
+from tfbert.models.training_model import TrainingModel
 
 tiny, place, asked_for = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 config = json.loads((tiny / "config.json").read_text())
@@ -78,8 +80,32 @@ def refused():
         except Exception as error:
             told(refused=str(error))
 
+class Alternating(keras.layers.Layer):  # passes are traced one after the other: they are multiplied by 2, 1, 2, 1, ...
+    passes = 0
+
+    def call(self, x):
+        self.passes += 1
+        return x * (1.0 + self.passes % 2)
+
+def apart():
+    kernels = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy()):
+        with strategy.scope():
+            inputs = keras.Input([4])
+            start = keras.initializers.Constant(np.arange(12).reshape(4, 3) % 5 / 5)
+            plain = keras.Model(inputs, keras.layers.Dense(3, use_bias=False, kernel_initializer=start)(Alternating()(inputs)))
+            task = SequenceClassification(labels=("a", "b", "c"))
+            model = TrainingModel(plain, r_drop=2.0, divergence=task.divergence())
+            model.compile(keras.optimizers.SGD(0.5), task.loss())
+        x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+        model.fit(tf.data.Dataset.from_tensors((x, np.arange(9) % 3)).unbatch().batch(9), verbose=0)
+        kernels.append(plain.layers[-1].kernel.numpy().tolist())
+    told(kernels=kernels)
+
 if asked_for == "resumed":
     resumed()
+elif asked_for == "apart":
+    apart()
 else:
     compared(asked_for)
     refused()
@@ -111,6 +137,14 @@ def replicas(tiny, tmp_path):
 @pytest.mark.slow
 def test_three_replicas_go_on_to_the_bit(replicas):
     assert replicas("resumed") == [{"different": []}]
+
+
+@pytest.mark.slow
+def test_three_replicas_weigh_r_drop_as_one_device(replicas):
+    (found,) = replicas("apart")
+    one, three = map(np.array, found["kernels"])
+    assert np.abs(one - np.arange(12).reshape(4, 3) % 5 / 5).max() > 0.01
+    np.testing.assert_allclose(three, one, atol=1e-6)
 
 
 @pytest.mark.slow

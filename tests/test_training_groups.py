@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_training import OPTIONS, TASK, TRAIN, VALIDATION
 
 import tfbert
@@ -104,11 +105,43 @@ def test_lora_leaves_an_ordinary_checkpoint(tiny, tmp_path):
     np.testing.assert_allclose(answers[0][0]["scores"], answers[1][0]["scores"], atol=1e-5)
 
 
+def test_what_the_checkpoint_lacks_learns_beside_what_is_frozen(tiny, tmp_path):
+    """A pooler that was drawn and would stay so: a checkpoint that a masked LM has left, say."""
+    shutil.copytree(tiny, tmp_path / "base")
+    weights = load_file(tiny / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) == len(weights) - 2
+    save_file(kept, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    for name, options, learning in (("lora", {"lora": 2}, 2 * 2 * 2 * (2 * 32)), ("head", {"freeze": "encoder"}, 0)):
+        tuned = fine_tune(tmp_path / "base", tmp_path / name, learning_rate=1e-2, **options)
+        assert tuned.metrics["trainable_parameters"] == learning + (32 * 32 + 32) + (2 * 32 + 2)
+        assert tuned.metrics["layer_groups"]["pooler"]["trainable"] == 32 * 32 + 32
+    adapter = load_file(tmp_path / "lora" / "adapter" / "adapter_model.safetensors")
+    saved = load_file(tmp_path / "lora" / "checkpoint" / "model.safetensors")
+    (name,) = (name for name in adapter if name.endswith("pooler.dense.weight"))
+    np.testing.assert_array_equal(adapter[name], saved["bert.pooler.dense.weight"])
+
+
 def test_mistakes_are_told(tiny, tmp_path):
     for options, message in (
         ({"freeze": "encodr"}, "there is no group 'encodr'; Did you mean 'encoder'"),
         ({"freeze": "encoder,head"}, "freeze is 'encoder,head', which leaves nothing to learn"),
         ({"layer_decay": 0}, "layer_decay is 0; it must be positive"),
+        ({"lora": 2, "freeze": "weights"}, "freeze is 'weights', which leaves nothing of lora to learn"),
+        ({"lora": 2, "reinitialize": 1}, "lora freezes the layers that reinitialize draws anew"),
+        (
+            {"reinitialize": 1, "freeze": "encoder"},
+            r"freeze is 'encoder', with which layers\[1\] would stay as reinitialize draws",
+        ),
+        ({"reinitialize": 1, "freeze": "weights"}, "would stay as reinitialize draws it; leave one of the two out"),
+        ({"schedule": "warmup-liner"}, "there is no schedule 'warmup-liner'; Did you mean 'warmup-linear'"),
+        ({"warmup_fraction": 1.5}, "warmup_fraction is 1.5"),
+        ({"weight_decay": -1}, "weight_decay is -1; it must be at least 0"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0; it must be at least 0"),
+        ({"patience": 0}, "patience is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; each seed must be at least 0"),
+        ({"seed": 2**32 - 1, "seeds": 2}, "seed is 4294967295; each seed must be at least 0 and below"),
+        ({"monitor": "f1"}, "no score is called 'f1'; there are accuracy, f1_macro, "),
     ):
         with pytest.raises(InputError, match=message):
             fine_tune(tiny, tmp_path / "wrong", **options)

@@ -72,7 +72,10 @@ class FindLearningRate(keras.callbacks.Callback):
             raise InputError("FindLearningRate needs a model that is built; call it once before") from error
         with model.distribute_strategy.scope():
             model.optimizer.build(learning)
-        variables = [*model.variables, *model.optimizer.variables, *models.random_state(model)]
+        # Of Keras' LossScaleOptimizer the variables are those of the optimizer that it wraps.
+        scale = getattr(model.optimizer, "_loss_scale", None)
+        scales = [] if scale is None else [scale.current_loss_scale, scale.counter]
+        variables = [*model.variables, *model.optimizer.variables, *scales, *models.random_state(model)]
         self._before = [(variable, variable.numpy()) for variable in variables]
         self.rates, self.losses, self.smoothed, self.suggestion, self._mean = [], [], [], None, 0.0
 

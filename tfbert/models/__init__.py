@@ -7,7 +7,7 @@ from tfbert.models.configuration import dropout
 from tfbert.models.creating import create_checkpoint
 from tfbert.models.frozen import STATES, frozen_rung, lean_encoder, wanted
 from tfbert.models.generator import load_generator, replaced_tokens
-from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, weights_in_order
+from tfbert.models.groups import count_parameters, freeze, layer_groups, unfreeze, unfreeze_new, weights_in_order
 from tfbert.models.inspection import check_task, check_tokenizer, describe
 from tfbert.models.keras_model import (
     POOLINGS,
@@ -23,9 +23,9 @@ from tfbert.models.keras_model import (
 )
 from tfbert.models.lean import for_answers
 from tfbert.models.loading import LoadReport, load
-from tfbert.models.lora import add_lora, merge_lora
+from tfbert.models.lora import add_lora, lora_weights, merge_lora
 from tfbert.models.randomness import random_state
-from tfbert.models.reinitializing import reinitialize
+from tfbert.models.reinitializing import drawn_anew, reinitialize
 from tfbert.models.saving import save
 from tfbert.models.served import check_precision
 from tfbert.models.writing import CausalSteps, Seq2SeqSteps, can_write, next_tokens, text_to_text, write
@@ -49,6 +49,7 @@ __all__ = [
     "count_parameters",
     "create_checkpoint",
     "describe",
+    "drawn_anew",
     "dropout",
     "for_answers",
     "freeze",
@@ -57,6 +58,7 @@ __all__ = [
     "lean_encoder",
     "load",
     "load_generator",
+    "lora_weights",
     "merge_lora",
     "next_tokens",
     "pooled",
@@ -70,6 +72,7 @@ __all__ = [
     "text_to_text",
     "transformer_of",
     "unfreeze",
+    "unfreeze_new",
     "wanted",
     "weights_in_order",
     "without_padding",

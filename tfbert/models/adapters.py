@@ -14,7 +14,7 @@ from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.files import new_directory, read_json, told, write_json
 from tfbert.models.families import Family, family_of
-from tfbert.models.groups import freeze
+from tfbert.models.groups import freeze, unfreeze_new
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.lora import TARGETS, Adapted, adapted, attach, projections_of
 from tfbert.models.saving import name_in_pytorch
@@ -99,6 +99,7 @@ class Adapter:
         for module, (down, up) in pairs.items():
             _fits(module, (down.shape[1], up.shape[0]), places[module].kernel.shape)
         freeze(model, "encoder")
+        unfreeze_new(model)
         for module, (down, up) in pairs.items():
             attach(places[module], down.T, up.T, self.config["lora_alpha"] / down.shape[0])
         for name, values in others.items():

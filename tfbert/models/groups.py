@@ -9,7 +9,9 @@ from typing import Any
 
 from tfbert._compat import transformers
 from tfbert.errors import InputError, suggest
+from tfbert.models.families import family_of
 from tfbert.models.keras_model import transformer_of
+from tfbert.models.weights import variables_of
 from tfbert.names import from_the_bottom, group_of, is_bias
 
 WEIGHTS = "weights"  # all of the encoder but its biases
@@ -203,6 +205,20 @@ def unfreeze(model, *names: str) -> None:
         ['above/kernel:0', 'above/bias:0']
     """
     _move(model, _variables(model, names) if names else model.weights, learn=True)
+
+
+def unfreeze_new(model) -> None:
+    """Lets what the model's checkpoint lacks of the encoder learn, such as a pooler: frozen, it would stay what was drawn.
+
+    Args:
+        model: what `load` or `task.build` returned; of other models nothing is known, and nothing changes.
+    """
+    transformer = _transformer(model)
+    report = None if transformer is None else vars(transformer).get("load_report")
+    if report is not None and report.missing:
+        variables = variables_of(transformer, family_of(transformer.config.model_type))
+        found = (variables[name][0] for name in report.missing if name in variables)
+        _move(model, (variable for variable in found if group_of(variable.name) != "head"), learn=True)
 
 
 def count_parameters(model) -> dict[str, dict[str, int]]:

@@ -34,7 +34,8 @@ def choose(tensors: dict[str, Tensor], config: dict, family: Family, head: str |
             "a new head, or choose the base checkpoint"
         )
     else:
-        dropped = foreign + own if new_head else []
+        # What is learnt in pretraining is a head of no fine-tuning.
+        dropped = [*foreign, *(name for name in own if not starts(name, family.pretraining))] if new_head else []
     return {name: tensor for name, tensor in tensors.items() if name not in dropped}, {
         name: tensors[name] for name in dropped
     }

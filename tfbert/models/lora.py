@@ -8,7 +8,7 @@ import numpy as np
 
 from tfbert._compat import tf
 from tfbert.errors import InputError, suggest
-from tfbert.models.groups import freeze
+from tfbert.models.groups import freeze, unfreeze_new
 from tfbert.models.keras_model import transformer_of
 from tfbert.models.parts import PARTS
 
@@ -89,6 +89,7 @@ def add_lora(
     if type(rank) is not int or not 1 <= rank <= widest:
         raise InputError(f"rank is {rank!r}; give a whole number from 1 to {widest}, the width of the smallest matrix")
     freeze(model, "encoder")
+    unfreeze_new(model)
     generator = np.random.default_rng(seed)
     for projection in projections:
         inputs, outputs = projection.kernel.shape
@@ -134,6 +135,11 @@ def merge_lora(model) -> None:
 def adapted(model) -> Iterator:
     """The Keras layers of a model that have LoRA."""
     return (layer for layer in model._flatten_layers() if isinstance(vars(layer).get("kernel"), Adapted))
+
+
+def lora_weights(model) -> list:
+    """The small matrices of a model that has LoRA."""
+    return [variable for layer in adapted(model) for variable in (layer.kernel.down, layer.kernel.up)]
 
 
 def projections_of(model, targets: Sequence[str]) -> list:

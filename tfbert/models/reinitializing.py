@@ -38,13 +38,18 @@ def reinitialize(model, layers: int, *, seed: int = 0) -> None:
         ...
         tfbert.errors.InputError: reinitialize is 3; the model has 1 to 2 layers that can begin anew
     """
-    groups, scale = layer_groups(model), transformer_of(model).config.initializer_range
+    scale = transformer_of(model).config.initializer_range
+    for variable in drawn_anew(model, layers):
+        variable.assign(_beginning(variable, scale, seed))
+
+
+def drawn_anew(model, layers: int) -> list:
+    """The variables that `reinitialize` draws; an InputError for more layers than there are."""
+    groups = layer_groups(model)
     names = [name for name in groups if name.startswith("layers[")]
     if not 1 <= layers <= len(names):
         raise InputError(f"reinitialize is {layers}; the model has 1 to {len(names)} layers that can begin anew")
-    for name in [*names[-layers:], "pooler"]:
-        for variable in groups.get(name, ()):
-            variable.assign(_beginning(variable, scale, seed))
+    return [variable for name in [*names[-layers:], "pooler"] for variable in groups.get(name, ())]
 
 
 def _beginning(variable, scale: float, seed: int):

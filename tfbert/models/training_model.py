@@ -136,7 +136,9 @@ class TrainingModel(FromStates):
             if self._r_drop:
                 others = self(inputs, training=True)
                 loss += self.compute_loss(inputs, targets, others, weights)
-                loss = (loss + self._r_drop * self._apart(targets, outputs, others, weights)) / 2
+                # Keras has divided the loss by the replicas, whose gradients are summed up.
+                weight = self._r_drop / tf.distribute.get_strategy().num_replicas_in_sync
+                loss = (loss + weight * self._apart(targets, outputs, others, weights)) / 2
             loss *= tf.cast(share, loss.dtype)
             if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                 loss = self.optimizer.get_scaled_loss(loss)
