@@ -83,10 +83,12 @@ def test_an_interrupted_run_goes_on_and_other_text_is_refused(adapted, shallow, 
     assert (tmp_path / ".run.adapted").is_dir()
     with pytest.raises(InputError, match=r"pass resume \(--resume\) to go on"):
         run(tmp_path / "run")
-    with pytest.raises(InputError, match=r"begun otherwise: .*train: \w{12} -> \w{12}"):
+    with pytest.raises(InputError, match=r"begun otherwise: adapt: \w{12} -> \w{12}"):
         run(tmp_path / "run", TEXTS[1:], save_every=0, resume=True)
-    with pytest.raises(InputError, match="begun otherwise: .*epochs: 2 -> 3"):
+    with pytest.raises(InputError, match="begun otherwise: adapt_epochs: 2 -> 3"):
         run(tmp_path / "run", save_every=0, resume=True, adapt_epochs=3)
+    with pytest.raises(InputError, match="begun otherwise: weight_decay: 0.01 -> 0.1"):
+        run(tmp_path / "run", save_every=0, resume=True, weight_decay=0.1)
     tuned = run(tmp_path / "run", save_every=0, resume=True)
     for one, other in zip(adapted[0].model.get_weights(), tuned.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -43,6 +43,33 @@ def test_a_folder_is_replaced_only_when_told_and_only_by_a_whole_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_folder_that_has_appeared_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(InputError, match="model exists already"), files.new_directory(tmp_path / "model") as folder:
+        (folder / "second").write_text("second")
+        with files.new_directory(tmp_path / "model") as other:
+            (other / "first").write_text("first")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_cannot_be_renamed_is_refused_and_a_link_is_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, told in (("", " is the current folder"), (".", r"\. is the current folder.*such as \./model")):
+        with pytest.raises(InputError, match=told), files.new_directory(name, overwrite=True):
+            pass
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == os.path.realpath(mount))
+    with pytest.raises(InputError, match=f"{mount} is a mount point.*such as {mount}/model"):
+        files.check_replaceable(mount)
+    (tmp_path / "link").symlink_to("elsewhere")
+    for text in ("old", "new"):
+        with files.new_directory("link", overwrite=True) as folder:
+            (folder / "a").write_text(text)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "a").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "link", "mount"}
+
+
 def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_ones_folder_is_not(tmp_path):
     code = (
         "import os, signal, sys; from tfbert import files\n"

@@ -49,7 +49,8 @@ ORDER = [
     {"evaluation", "entailment", "serving"},
     {"checkpoints", "callbacks"},
     {"distillation", "tuned"},
-    {"adaptation", "run", "checks"},
+    {"adaptation", "checks"},
+    {"run"},
     {"training"},
     {"__init__", "command_line", "__main__"},
 ]

@@ -369,7 +369,7 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_told(shallow, tmp_path, m
         directory=tmp_path / "all",
         seed=3,
         seeds=3,
-        monitor="log_loss",
+        monitor="val_log_loss",
         **options,
     )
     told = both.metrics["seeds"]
@@ -388,6 +388,23 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_told(shallow, tmp_path, m
         np.testing.assert_array_equal(kept, mine)
     assert json.loads((tmp_path / "all" / "metrics.json").read_text())["seeds"]["kept"] == best
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_best_of_several_seeds_is_chosen_by_the_score_of_the_filled_task(shallow, tmp_path, monkeypatch):
+    """Of words with entities F1, which the task knows once it has seen the data."""
+    scores = {0: {"f1": 0.5, "accuracy": 0.75}, 1: {"f1": 0.75, "accuracy": 0.5}}
+    results = training.run.Run._results
+
+    def told(self, model, found, by_label):
+        return {**results(self, model, found, by_label), "validation": scores[self.settings["seed"]]}
+
+    monkeypatch.setattr(training.run.Run, "_results", told)
+    words = ["Ada", "wrote", "to", "Rome"]
+    rows = [{"words": words, "tags": [["B-PER", "O", "O", "B-LOC"], ["O"] * 4][i % 2]} for i in range(8)]
+    options = {**OPTIONS, "epochs": 1, "export": False, "report": False, "seeds": 2}
+    task = tfbert.TokenClassification(max_length=8)
+    tuned = training.fine_tune(task, shallow, rows, rows, directory=tmp_path / "run", **options)
+    assert tuned.metrics["seeds"]["kept"] == 1
 
 
 def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(shallow, tmp_path, monkeypatch):
@@ -416,6 +433,8 @@ def test_seeds_that_all_diverge_are_an_error_and_an_interrupted_one_goes_on(shal
     options["overwrite"] = False
     with pytest.raises(InputError, match="has runs that were interrupted; pass resume"):
         run({})
+    with pytest.raises(InputError, match="run was begun otherwise: epochs: 1 -> 2; go on as it was begun"):
+        training.fine_tune(TASK, shallow, TRAIN, VALIDATION, **{**options, "resume": True, "epochs": 2})
     ran.clear()
     options["resume"] = True
     assert run({}).metrics["seeds"]["failed"] == {} and ran == [1]

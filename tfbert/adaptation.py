@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfbert.errors import InputError
-from tfbert.sources import Examples, from_iterable
+from tfbert.sources import Examples, fingerprint, from_iterable
 from tfbert.tasks import MaskedLM, Task
 
 RATE = 1e-4
@@ -96,7 +96,14 @@ def about(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": results["settings"]["epochs"], **{name: results[name] for name in names}}
 
 
-def identity(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run that is over, what another adaptation would have otherwise: name -> value."""
-    names = ("checkpoint", "epochs", "batch_size", "learning_rate", "seed", "encoder")
-    return {**{name: results["settings"][name] for name in names}, **results["data_sha256"]}
+def identity(of_tuning: Mapping[str, Any], epochs: int, documents: Examples) -> dict[str, Any]:
+    """On what an adaptation depends, name -> value: `Run.identity` of the fine-tuning after it, less what that alone reads, and the text.
+
+    Example:
+        >>> text = Examples([{"text": "good"}])
+        >>> list(identity({"batch_size": 32, "lora": 0, "task.max_length": 128, "train": "1f"}, 3, text))
+        ['batch_size', 'task.max_length', 'adapt_epochs', 'adapt']
+    """
+    names, beginnings = (*SHARED, "task.max_length"), ("checkpoint/", "strategy.", "versions.")
+    kept = {name: value for name, value in of_tuning.items() if name in names or name.startswith(beginnings)}
+    return {**kept, "adapt_epochs": epochs, "adapt": fingerprint(documents)}

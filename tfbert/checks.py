@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfbert import devices, metrics
+from tfbert import devices, metrics, models
 from tfbert._compat import lazy
 from tfbert.errors import InputError, suggest
+from tfbert.files import check_replaceable, read_json, write_json
+from tfbert.names import group_of
 from tfbert.prepared import Prepared
 from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task
 
-callbacks = lazy("tfbert.callbacks")  # they subclass Keras classes
+# They subclass Keras classes.
+callbacks, checkpoints, schedules = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints"), lazy("tfbert.schedules")
 FROZEN_CACHES = ("auto", "bfloat16", "off")
 
 
@@ -26,16 +33,44 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
         raise InputError(
             f"evaluate_every is {settings['evaluate_every']}; give steps, at least 1, or 0 for each epoch's end"
         )
+    _check_optimization(settings)
+    _check_ways(task, settings)
+    _check_freezing(settings)
+    choices = ("auto", *devices.PRECISIONS)
+    if settings["precision"] not in choices:
+        name = settings["precision"]
+        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
+    if settings["monitor"] is not None:
+        metrics.direction(settings["monitor"])
+
+
+def _check_optimization(settings: dict[str, Any]) -> None:
     if not settings["learning_rate"] > 0:
         raise InputError(
             f"learning_rate is {settings['learning_rate']}; it must be positive (2e-5 to 5e-5 suits most models)"
         )
+    # Any number of steps will do to see what is wrong with a schedule; now, not after the text of `adapt` was learnt.
+    schedules.by_name(
+        settings["schedule"], settings["learning_rate"], total_steps=1000, warmup_fraction=settings["warmup_fraction"]
+    )
+    for name in ("weight_decay", "clip_norm"):
+        if not settings[name] >= 0:
+            raise InputError(f"{name} is {settings[name]}; it must be at least 0, which is none")
+    if settings["patience"] is not None and settings["patience"] < 1:
+        raise InputError(f"patience is {settings['patience']}; it must be at least 1, or be left out")
+    last = settings["seed"] + settings["seeds"] - 1
+    if settings["seed"] < 0 or last >= 2**32:
+        raise InputError(f"seed is {settings['seed']}; each seed must be at least 0 and below 2^32")
     if not settings["layer_decay"] > 0:
         raise InputError(f"layer_decay is {settings['layer_decay']}; it must be positive (1 for one rate, 0.8 to 0.95)")
     if not 0 <= settings["ema"] < 1:
         raise InputError(
             f"ema is {settings['ema']}; it must be at least 0, which is none, and below 1; 0.99 suits most runs"
         )
+
+
+def _check_ways(task: Task, settings: dict[str, Any]) -> None:
+    """What this task, or another setting, cannot be combined with."""
     if settings["accumulate"] > 1 and not task.in_parts:
         raise InputError(
             "accumulate computes a batch in parts, but this objective compares all of its examples; leave it out, or lower batch_size"
@@ -57,13 +92,6 @@ def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> Non
             raise InputError(
                 "xla compiles Keras' own training step, not accumulate, fgm or r_drop; leave it or them out"
             )
-    _check_freezing(settings)
-    choices = ("auto", *devices.PRECISIONS)
-    if settings["precision"] not in choices:
-        name = settings["precision"]
-        raise InputError(f"precision is {name!r}; it must be one of {', '.join(choices)}.{suggest(name, choices)}")
-    if settings["monitor"] is not None:
-        metrics.direction(settings["monitor"])
 
 
 def _check_freezing(settings: dict[str, Any]) -> None:
@@ -72,6 +100,8 @@ def _check_freezing(settings: dict[str, Any]) -> None:
         raise InputError(
             f"frozen_cache is {name!r}; it must be one of {', '.join(FROZEN_CACHES)}.{suggest(name, FROZEN_CACHES)}"
         )
+    if settings["reinitialize"] and settings["lora"]:
+        raise InputError("lora freezes the layers that reinitialize draws anew; leave one of the two out")
     if settings["unfreeze"] is not None:
         callbacks.GradualUnfreezing.read(settings["unfreeze"])
         if settings["freeze"] is not None or settings["lora"]:
@@ -85,6 +115,7 @@ def _check_freezing(settings: dict[str, Any]) -> None:
 def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """Checks that the output may be written, and returns the state to go on from; None where the run begins."""
     with states.workers.agreeing():
+        check_replaceable(directory)
         if directory.exists() and not directory.is_dir():
             raise InputError(f"{directory} is a file; the output must be a folder")
         finished = (directory / "metrics.json").is_file()
@@ -104,6 +135,44 @@ def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, A
                 "begin anew"
             )
     return saved
+
+
+@contextlib.contextmanager
+def as_begun(place: Path, identity: dict[str, Any], arguments: dict[str, Any]) -> Iterator[None]:
+    """Surrounds the runs in a folder beside the output, which go on only as they were begun; where they leave nothing, it goes too."""
+    plan, identity = place / "plan.json", json.loads(json.dumps(identity))
+    if plan.is_file():
+        before, allowed = read_json(plan), arguments["allow_changes"]
+        checkpoints.check_same(before, identity, arguments["directory"], allow_changes=allowed)
+    else:
+        write_json(plan, identity)
+    try:
+        yield
+    finally:
+        if place.is_dir() and list(place.iterdir()) == [plan]:
+            shutil.rmtree(place)
+
+
+def check_frozen(model, settings: dict[str, Any]) -> None:
+    """Refuses to freeze what something else is there to let learn."""
+    frozen, learning = settings["freeze"], {variable.ref() for variable in model.trainable_weights}
+    if settings["lora"] and not any(small.ref() in learning for small in models.lora_weights(model)):
+        raise InputError(f"freeze is {frozen!r}, which leaves nothing of lora to learn; leave one of the two out")
+    drawn = models.drawn_anew(model, settings["reinitialize"]) if settings["reinitialize"] else []
+    still = [variable for variable in drawn if variable.ref() not in learning]
+    if still:
+        raise InputError(
+            f"freeze is {frozen!r}, with which {group_of(still[0].name)} would stay as reinitialize draws it; leave one of the two out"
+        )
+
+
+def check_monitor(monitor: str, found: Iterable[Sequence[str]]) -> None:
+    """Refuses a score that is in none of several lists of names, each made when it is asked for."""
+    names: Sequence[str] = ()
+    for names in found:
+        if monitor in names:
+            return
+    raise InputError(f"no score is called {monitor!r};{suggest(monitor, names)} there are {', '.join(names)}")
 
 
 def check_parts(task: Task, train: Examples, held_out: list[Examples], allow_missing_labels: bool) -> None:

@@ -45,7 +45,8 @@ def told(path: str | Path, doing: str = "write") -> Iterator[None]:
         if number is None and not isinstance(error, OSError):
             raise
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot {doing} {path}: {said}; choose another place") from error
+        remedy = "choose another place" if doing == "write" else "check the path"
+        raise InputError(f"cannot {doing} {path}: {said}; {remedy}") from error
 
 
 def _number(error: Exception) -> int | None:
@@ -73,8 +74,11 @@ def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     before the rename, so a crash leaves either the old folder or the whole new one.
 
     Args:
-        path: the folder to make.
-        overwrite: replace a folder that is there (default False: InputError).
+        path: the folder to make; of a symbolic link the folder that it leads to.
+        overwrite: replace a folder that is there (default False: InputError, unless it is empty).
+
+    Raises:
+        InputError: the folder is there, at the beginning or at the end; it is one that cannot be renamed; or the disk refuses.
 
     Example:
         >>> import tempfile
@@ -84,10 +88,11 @@ def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         >>> (place / "a.txt").read_text()
         'whole'
     """
-    path = Path(path)
+    check_replaceable(path)
+    given, path = path, Path(os.path.realpath(path))
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; choose another name or pass overwrite")
-    with told(path):
+        raise _exists(given)
+    with told(given):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         prefix = f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-"
@@ -99,13 +104,38 @@ def new_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
                 if file.is_file():
                     _flush(file)
             _flush(folder)
-            if path.exists():
-                _exchange(folder, path)
-            else:
+            try:
                 os.rename(folder, path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if not overwrite:
+                    raise _exists(given) from error
+                _exchange(folder, path)
             _flush(path.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Raises InputError for a folder that no other can take the place of: a mount point, or one in which this process stands.
+
+    Example:
+        >>> check_replaceable(".")
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: . is the current folder, which cannot be replaced; name a folder in it, such as ./model
+    """
+    real = os.path.realpath(path)
+    what = "a mount point" if os.path.ismount(real) else "the current folder" if real == os.path.realpath(".") else None
+    if what is not None:
+        raise InputError(
+            f"{path} is {what}, which cannot be replaced; name a folder in it, such as {os.path.join(path, 'model')}"
+        )
+
+
+def _exists(path: str | Path) -> InputError:
+    return InputError(f"{path} exists already; choose another name or pass overwrite")
 
 
 def _sweep(path: Path) -> None:
@@ -119,12 +149,13 @@ def _sweep(path: Path) -> None:
 def _exchange(folder: Path, path: Path) -> None:
     """Puts `folder` in the place of `path`; the old content is left under the temporary name, for the caller to delete."""
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-    os.rename(path, old / "old")
     try:
-        os.rename(folder, path)
-    except OSError:
-        os.rename(old / "old", path)
-        raise
+        os.rename(path, old / "old")
+        try:
+            os.rename(folder, path)
+        except OSError:
+            os.rename(old / "old", path)
+            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
 

@@ -27,7 +27,7 @@ def available() -> bool:
 def needed() -> bool:
     """Raises InputError where matplotlib is not installed; returns True."""
     if not available():
-        raise InputError('a report needs matplotlib, which is not installed; pip install "tfbert[report]"')
+        raise InputError("a report needs matplotlib, which is not installed: pip install matplotlib")
     return True
 
 

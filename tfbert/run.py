@@ -8,11 +8,13 @@ import io
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tfbert import _compat, devices, distillation, evaluation, features, metrics, models, pipeline, prepared
 from tfbert._compat import keras, lazy, plain, tf
 from tfbert.checkpoint_folder import find_checkpoint
+from tfbert.checks import check_frozen, check_monitor
 from tfbert.errors import InputError
 from tfbert.files import sha256
 from tfbert.frozen_states import FrozenStates
@@ -26,6 +28,7 @@ training_model = lazy("tfbert.models.training_model")
 
 # The settings that the model is built with.
 BUILT_WITH = ("seed", "new_head", "encoder", "gradient_checkpointing", "keep_layers")
+FEW = 64  # examples that tell which scores there are; of few one may be undefined, and of all not, even where nothing is learnt
 # With these values Keras' own training step is taken.
 KERAS_STEP = {"accumulate": 1, "fgm": 0, "r_drop": 0}
 
@@ -136,6 +139,8 @@ class Run:
             models.add_lora(model, self.settings["lora"], seed=self.settings["seed"])
         if self.settings["freeze"] is not None:
             models.freeze(model, self.settings["freeze"])
+            models.unfreeze_new(model)
+            check_frozen(model, self.settings)
         if self.settings["unfreeze"] is not None:
             self.unfreezing = callbacks.GradualUnfreezing.read(self.settings["unfreeze"])
         self.counts = models.count_parameters(model)
@@ -154,6 +159,8 @@ class Run:
         self.total = cost.steps * s["epochs"]
         self.period = s["evaluate_every"] or cost.steps  # steps between two scorings, which Keras calls an epoch
         self.held_out = evaluation.Inference(self.task, self.tokenizer, self.validation)
+        if s["monitor"] not in (None, self.task.monitor):
+            check_monitor(s["monitor"], self._score_names(model))
         rate = schedules.by_name(
             s["schedule"], s["learning_rate"], total_steps=self.total, warmup_fraction=s["warmup_fraction"]
         )
@@ -183,6 +190,12 @@ class Run:
         models.merge_lora(model)
         models.unfreeze(model)  # and with it, Keras' order of the weights is that of any other model again
         return self._rows(pieces["history"], rate)
+
+    def _score_names(self, model) -> Iterator[list[str]]:
+        """The names of the scores that there are, of few examples and then of all."""
+        for part in (self.validation[:FEW], self.validation):
+            infer = evaluation.Inference(self.task, self.tokenizer, part)
+            yield self.workers.of_chief(lambda: list(self.task.score(part, infer(model))))  # noqa: B023 - called at once
 
     def _part(self, rows) -> dict[str, Any]:
         """Of several workers and replicas, what this process makes batches of."""

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from tfbert import (
     tokenization,
 )
 from tfbert._compat import lazy
-from tfbert.checks import begin, check_parts, check_settings, check_unlabelled, read
+from tfbert.checks import as_begun, begin, check_parts, check_settings, check_unlabelled, read
 from tfbert.errors import Diverged, InputError
 from tfbert.prepared import Prepared
 from tfbert.report import html
-from tfbert.sources import Examples, fingerprint, from_iterable, split
+from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task
 from tfbert.tuned import FineTuned, load, write
 from tfbert.workers import Workers
@@ -130,8 +131,8 @@ def fine_tune(
             times. bfloat16: half of that, and 3 digits; off: no file; auto (default): in the precision of the training, where the disk has
             the room.
         lora: rank of the small matrices that learn in place of each layer's query and value; the encoder is frozen, and what is saved
-            is an ordinary model (LoRA), with the small matrices and the head beside it in `adapter`, as PEFT writes them. 0: none
-            (default).
+            is an ordinary model (LoRA), with the small matrices and the head beside it in `adapter`, as PEFT writes them (not after
+            `adapt`, since they fit the adapted checkpoint alone). 0: none (default).
         reinitialize: how many of the highest layers begin anew, with the pooler, for small data (default 0; Zhang et al. 2021).
         accumulate: parts that a batch is computed in, one after the other: the same update at less memory (default 1).
         ema: momentum of a moving average of the weights, which is then what is scored, chosen and kept; 0.99, say (default 0: none).
@@ -185,6 +186,7 @@ def fine_tune(
     """
     teacher = None if teacher is None else str(teacher)
     unlabelled = None if unlabelled is None else from_iterable(unlabelled, "unlabelled")
+    monitor = None if monitor is None else monitor.removeprefix("val_")
     arguments = dict(locals())
     settings = {name: arguments[name] for name in _SETTINGS}
     check_settings(task, {**settings, "seeds": seeds, "adapt_epochs": adapt_epochs}, save_every)
@@ -198,7 +200,7 @@ def fine_tune(
     if adapt is not None:
         return _after_adapting(arguments, settings, report)
     if seeds > 1:
-        return _best_of(arguments, report)
+        return _best_of(arguments, settings, report)
     directory = Path(directory)
     with workers.joined(), contextlib.ExitStack() as held:
         with workers.agreeing():
@@ -272,9 +274,7 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
         names = ("train", "validation", "test")
         parts = dict(zip(names, read(task, *(arguments[name] for name in names), arguments["seed"]), strict=True))
         # What is wrong with the fine-tuning is told before the work.
-        names = ("unlabelled", "export", "allow_missing_labels")
-        unlabelled, export, allow = (arguments[name] for name in names)
-        _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow, Workers(arguments["strategy"]))
+        training = _prepared(arguments, parts, settings)
         if isinstance(parts["train"], Prepared) and isinstance(arguments["adapt"], str):
             raise InputError(
                 f"{parts['train'].source} holds tokens alone; give the text to adapt to, not {arguments['adapt']!r}"
@@ -282,15 +282,15 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
         documents = adaptation.text(arguments["adapt"], task, parts["train"])
         adaptation.warn_if_small(documents, arguments["adapt_epochs"])
         masked = adaptation.arguments(task, arguments, split(documents, 0.1, seed=arguments["seed"]))
-        if (adapted / "metrics.json").is_file():
-            before = adaptation.identity(files.read_json(adapted / "metrics.json"))
-            hashes = {name: fingerprint(masked[name]) for name in ("train", "validation")}
-            now = adaptation.identity({"settings": {**masked, "checkpoint": str(checkpoint)}, "data_sha256": hashes})
-            checkpoints.check_same(before, now, directory, allow_changes=False)
-        else:
-            print(f"tfbert: adapting to {len(documents):,} texts of {documents.source}", file=sys.stderr)
-            fine_tune(**masked, directory=adapted)
+        identity = adaptation.identity(training.identity(), arguments["adapt_epochs"], documents)
+        with as_begun(place, identity, arguments):
+            if not (adapted / "metrics.json").is_file():
+                print(f"tfbert: adapting to {len(documents):,} texts of {documents.source}", file=sys.stderr)
+                fine_tune(**masked, directory=adapted)
     tuned = fine_tune(**{**arguments, **parts, "checkpoint": adapted / "checkpoint", "adapt": None, "report": False})
+    if tuned.adapter is not None:  # it fits the adapted checkpoint alone, which goes now
+        shutil.rmtree(directory / "adapter")
+        tuned = dataclasses.replace(tuned, adapter=None)
     tuned.metrics["settings"]["checkpoint"] = str(checkpoint)
     tuned.metrics["adapted"] = adaptation.about(files.read_json(adapted / "metrics.json"))
     files.write_json(directory / "metrics.json", tuned.metrics)
@@ -311,7 +311,16 @@ def _kept_for_resume(place: Path, arguments: dict[str, Any]) -> None:
         shutil.rmtree(place)
 
 
-def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
+def _prepared(arguments: dict[str, Any], parts: Mapping[str, Any], settings: dict[str, Any]) -> run.Run:
+    """The training of `arguments`, of which all is checked that can be before the runs that it needs."""
+    task, checkpoint = arguments["task"], arguments["checkpoint"]
+    names = ("unlabelled", "export", "allow_missing_labels")
+    unlabelled, export, allow = (arguments[name] for name in names)
+    workers = Workers(arguments["strategy"])
+    return _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow, workers)
+
+
+def _best_of(arguments: dict[str, Any], settings: dict[str, Any], report: bool) -> FineTuned:
     """Runs `fine_tune` with each seed in a folder beside the output, where an interrupted one goes on, and keeps the best run."""
     directory, task, first = Path(arguments["directory"]), arguments["task"], arguments["seed"]
     place = directory.parent / f".{directory.name}.seeds"
@@ -322,18 +331,20 @@ def _best_of(arguments: dict[str, Any], report: bool) -> FineTuned:
         parts = dict(zip(names, read(task, *(arguments[name] for name in names), first), strict=True))
         alone = {**arguments, **parts, "seeds": 1, "resume": True, "export": False, "report": False}
         runs, failed = {}, {}
-        for seed in range(first, first + arguments["seeds"]):
-            print(f"tfbert: seed {seed}, {seed - first + 1} of {arguments['seeds']}", file=sys.stderr)
-            folder = place / f"seed-{seed}"
-            try:
-                if not (folder / "metrics.json").is_file():
-                    fine_tune(**{**alone, "directory": folder, "seed": seed})
-                runs[seed] = files.read_json(folder / "metrics.json")
-            except Diverged as error:
-                failed[seed] = str(error)
+        training = _prepared(arguments, parts, settings)
+        with as_begun(place, training.identity(), arguments):
+            for seed in range(first, first + arguments["seeds"]):
+                print(f"tfbert: seed {seed}, {seed - first + 1} of {arguments['seeds']}", file=sys.stderr)
+                folder = place / f"seed-{seed}"
+                try:
+                    if not (folder / "metrics.json").is_file():
+                        fine_tune(**{**alone, "directory": folder, "seed": seed})
+                    runs[seed] = files.read_json(folder / "metrics.json")
+                except Diverged as error:
+                    failed[seed] = str(error)
         if not runs:
             raise Diverged(f"all {len(failed)} runs diverged; of the first: {next(iter(failed.values()))}")
-        monitor = arguments["monitor"] or task.monitor
+        monitor = arguments["monitor"] or training.task.monitor  # of a task that the data have filled
         best = (max if metrics.direction(monitor) == "max" else min)(
             runs, key=lambda seed: runs[seed]["validation"][monitor]
         )

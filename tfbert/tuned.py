@@ -67,13 +67,11 @@ def load(directory) -> FineTuned:
             f"{directory} is not a folder that fine-tune wrote: it has no task.json.{suggest(directory.name, near)}"
         )
     task = read_task(directory / "task.json")
-    with (directory / "history.csv").open(encoding="utf-8", newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     return FineTuned(
         task,
         task.build(directory / "checkpoint"),
         tokenization.load_tokenizer(directory / "checkpoint"),
-        history,
+        _read_history(directory / "history.csv"),
         files.read_json(directory / "metrics.json"),
         directory,
         models.read_adapter(directory / "adapter") if (directory / "adapter").is_dir() else None,
@@ -83,6 +81,18 @@ def load(directory) -> FineTuned:
 def _next_version(directory: Path) -> int:
     versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()] if directory.is_dir() else []
     return max(versions, default=0) + 1
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    with files.told(path, "read"):
+        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8", errors="replace"), newline="")))
+    history = []
+    for line, row in enumerate(rows, 2):
+        try:
+            history.append({name: float(value) for name, value in row.items()})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}:{line}: {error}; the file is damaged, copy it again") from error
+    return history
 
 
 def _table(history: list[dict[str, float]]) -> str:

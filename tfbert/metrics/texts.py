@@ -31,9 +31,7 @@ def check_text_scores(names: Sequence[str]) -> None:
             )
         package = TEXT_SCORES[name]
         if package and importlib.util.find_spec(package.replace("-", "_")) is None:
-            raise InputError(
-                f"{name} is computed by {package}, which is not installed: pip install 'tfbert[generation]'"
-            )
+            raise InputError(f"{name} is computed by {package}, which is not installed: pip install {package}")
 
 
 def texts(names: Sequence[str], references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:

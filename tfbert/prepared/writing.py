@@ -55,8 +55,8 @@ def prepare(
     parts that are whole and made of the same rows. The bytes are the same with any number of processes and after any interruption.
 
     What the task leaves to the data (labels, whether texts come in pairs) is told by a first pass over the source, which keeps of each row
-    what is not text, rows that are equal in it once: little where labels repeat, but all the numbers of a regression. With the labels
-    given there is no such pass, and no limit.
+    what is not text, rows that are equal in it once: little where labels repeat, but all the numbers of a regression. With every
+    such field given (`is_open` is False) there is no such pass, and no limit.
 
     Args:
         task: such as `SequenceClassification()`.

@@ -1,6 +1,7 @@
 """Rows of like length computed together, within one request, and not too many at once.
 
-Attention over padding is the one thing that the lean encoder pays for; and a request of any size must leave the server its memory.
+Attention over padding is the one thing that the lean encoder pays for; and a request of many windows must leave the server its memory.
+Which outputs can be computed so, `can_be_grouped` says.
 """
 
 from __future__ import annotations
