@@ -8,6 +8,7 @@
    answered. A line "report" prints what was answered since the last one, a JSON object on one line. INTRA and INTER, the names of tensors
    and TEXTS are as in serving.c. */
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include "serving.h"
@@ -154,9 +155,12 @@ static void swap(int model, TF_Status *status) {
 }
 
 static void report(void) {
+  /* What was allocated and not freed, beside what malloc holds of the system and could give out again: a leak is in the first. */
+  struct mallinfo2 heap = mallinfo2();
   pthread_mutex_lock(&mutex);
-  printf("{\"requests\": %zu, \"rows\": %lld, \"failures\": %lld, \"different\": %lld, \"largest_difference\": %.9g, \"latencies\": [",
-         requests, rows, failures, different, apart);
+  printf("{\"requests\": %zu, \"rows\": %lld, \"failures\": %lld, \"different\": %lld, \"largest_difference\": %.9g, "
+         "\"allocated_mib\": %.1f, \"free_mib\": %.1f, \"latencies\": [",
+         requests, rows, failures, different, apart, (heap.uordblks + heap.hblkhd) / 1048576., heap.fordblks / 1048576.);
   for (size_t i = 0; i < requests; i++) printf("%s%.6f", i ? ", " : "", latencies[i]);
   printf("]}\n");
   fflush(stdout);

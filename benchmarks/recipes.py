@@ -1,7 +1,7 @@
 """What each recipe of fine-tuning is worth: the same training with one thing changed, by several seeds: scores, seconds, and what learns.
 
     python benchmarks/prepare_data.py ../shared/data build/data
-    python benchmarks/recipes.py build/data sentiment_mr --rows 2000                # a stratified part of the training file
+    python benchmarks/recipes.py build/data sentiment_mr --rows 1000                # a stratified part of the training file
     python benchmarks/recipes.py build/data --recipes full lora --seeds 5
     python benchmarks/recipes.py build/data --table-only                            # of the runs that are there
 

@@ -3,7 +3,8 @@
     python examples/beam_score.py --export saved_models/NAME --input 'reviews-*.csv' --output answers
     python examples/beam_score.py ... --direct_running_mode multi_processing --direct_num_workers 4 --threads 1
 
-Needs `pip install "tfbert[beam]"`. Each answer is a line of JSON in --output with its file, its row, counted from 1, and its texts, for
+Needs `pip install ".[beam]"` in the folder of this project. Each answer is a line of JSON in --output with its file, its row, counted
+from 1, and its texts, for
 Beam keeps no order; stdout has a JSON object of the whole. Files are .txt (a line is a text), .csv, .tsv, .jsonl and whatever else
 `tfbert.read` knows, also as .gz. One worker reads a file, all answer its rows: a billion rows are best in some hundred files.
 
@@ -17,7 +18,8 @@ All other options are Beam's own, so the same file runs elsewhere; the workers n
     python examples/beam_score.py ... --runner SparkRunner --spark_master_url spark://HOST:7077 --environment_type DOCKER ...
 
 `gs://` needs apache-beam[gcp], `s3://` apache-beam[aws]. IMAGE is a container with tfbert in it, which also saves Dataflow the installation
-at the start of each worker (--sdk_container_image IMAGE): FROM apache/beam_python3.11_sdk:VERSION, RUN pip install tfbert.
+at the start of each worker (--sdk_container_image IMAGE): FROM apache/beam_python3.11_sdk:VERSION, COPY dist/tfbert-0.1.0.tar.gz /,
+RUN pip install /tfbert-0.1.0.tar.gz.
 """
 
 # ruff: noqa: E402 - see the logging below

@@ -4,7 +4,8 @@
     python examples/local_workers.py 4 python training.py
 
 What the workers write goes to stdout and stderr, each line behind the worker's number. SIGTERM and Ctrl-C go to all of them; where one
-dies, the others end by themselves. The exit code is the highest of theirs: 75 says that the same command with --resume goes on.
+dies, the others end by themselves. The exit code is the highest of theirs: 75, or 137 where one was killed, says that the same command
+with --resume goes on.
 
 With GPUs, let each worker see its own: CUDA_VISIBLE_DEVICES is set to the worker's number where the machine has as many or more.
 """

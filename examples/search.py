@@ -4,7 +4,8 @@
     python examples/search.py --data reviews.csv --checkpoint bert-base-uncased --trials 20
     python examples/search.py --trials 30                                           # goes on: what is done is not done again
 
-Needs `pip install "tfbert[search]"`. The Bayesian search begins with random trials and then asks where it expects most. Several processes
+Needs `pip install ".[search]"` in the folder of this project. The Bayesian search begins with random trials and then asks where it
+expects most. Several processes
 share one search by KerasTuner's own means: the same command in each with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and
 KERASTUNER_TUNER_ID "chief" in one, which hands out the trials, and "tuner0", "tuner1", ... in the others; --output is a folder of all.
 

@@ -20,7 +20,7 @@ from tfbert.serving.hard_texts import HARD_TEXTS
 from tfbert.serving.layout import INFORMATION
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason='needs pip install "tfbert[beam]"'),
+    pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs apache-beam"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Beam's own, and those of what it imports
 ]
 ROOT = Path(__file__).resolve().parents[1]

@@ -104,6 +104,12 @@ def test_files_and_modules_named_in_the_readme_are_there():
     for name in re.findall(r"`tfbert\.(\w+)`", README):
         there = (ROOT / "tfbert" / name).exists() or (ROOT / "tfbert" / f"{name}.py").exists()
         assert there or name in tfbert.__all__, name
+    (table,) = re.findall(r"(?<=\n)\| `tfbert\.sources`.*?(?=\n\n)", README, re.DOTALL)
+    named = set(re.findall(r"`(?:tfbert)?\.(\w+)`", table))
+    modules = {
+        path.stem for path in (ROOT / "tfbert").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {name for name in modules if not name.startswith("_")} <= named
 
 
 ANSWERING = {
