@@ -5,8 +5,8 @@
    Each of the COUNT MODELs is the folder of a version; each is asked for every text alone first, and those are the answers expected of it.
    Then THREADS threads ask the first one for 1 to MOST texts at a time, drawn anew, until standard input ends. A line "swap N" there makes
    the N-th MODEL, counted from 0, a new session: once it is loaded requests go to it, and the old one is deleted when the last of its own is
-   answered. A line "report" prints what was answered since the last one, a JSON object on one line. INTRA and INTER, the names of tensors
-   and TEXTS are as in serving.c. */
+   answered. A line "report" prints what was answered since the last one, a JSON object on one line; a line "heap", what malloc has given out.
+   INTRA and INTER, the names of tensors and TEXTS are as in serving.c. */
 
 #include <malloc.h>
 #include <pthread.h>
@@ -155,17 +155,21 @@ static void swap(int model, TF_Status *status) {
 }
 
 static void report(void) {
-  /* What was allocated and not freed, beside what malloc holds of the system and could give out again: a leak is in the first. */
-  struct mallinfo2 heap = mallinfo2();
   pthread_mutex_lock(&mutex);
-  printf("{\"requests\": %zu, \"rows\": %lld, \"failures\": %lld, \"different\": %lld, \"largest_difference\": %.9g, "
-         "\"allocated_mib\": %.1f, \"free_mib\": %.1f, \"latencies\": [",
-         requests, rows, failures, different, apart, (heap.uordblks + heap.hblkhd) / 1048576., heap.fordblks / 1048576.);
+  printf("{\"requests\": %zu, \"rows\": %lld, \"failures\": %lld, \"different\": %lld, \"largest_difference\": %.9g, \"latencies\": [",
+         requests, rows, failures, different, apart);
   for (size_t i = 0; i < requests; i++) printf("%s%.6f", i ? ", " : "", latencies[i]);
   printf("]}\n");
   fflush(stdout);
   requests = rows = failures = different = 0, apart = 0;
   pthread_mutex_unlock(&mutex);
+}
+
+/* What was allocated and not freed, beside what malloc holds of the system and could give out again: a leak is in the first. */
+static void heap(void) {
+  struct mallinfo2 held = mallinfo2();
+  printf("{\"allocated_mib\": %.1f, \"free_mib\": %.1f}\n", (held.uordblks + held.hblkhd) / 1048576., held.fordblks / 1048576.);
+  fflush(stdout);
 }
 
 int main(int argc, char **argv) {
@@ -190,6 +194,8 @@ int main(int argc, char **argv) {
       swap(model, status);
       printf("{\"swapped\": %d}\n", model);
       fflush(stdout);
+    } else if (!strcmp(line, "heap\n")) {
+      heap();
     } else {
       report();
     }

@@ -87,7 +87,10 @@ def measure(side: Program, options) -> dict:
     memory.start()
     begin, steady = time.monotonic(), 60 * options.minutes
     side.report()
-    time.sleep(steady)
+    time.sleep(steady / 2)
+    heap = [side.heap()]
+    time.sleep(steady / 2)
+    heap.append(side.heap())
     found = {"steady": figures(side.report(), time.monotonic() - begin)}
     end, begin, swaps = memory.seconds(), time.monotonic(), []
     for number in range(1, options.swaps + 1):
@@ -104,6 +107,7 @@ def measure(side: Program, options) -> dict:
     sizes["end_mib"] = [size for at, size in memory.samples if at <= end][-1]
     sizes["growth_mib_a_minute"] = growth(memory.samples, warm, end)
     sizes["last_half_growth_mib_a_minute"] = growth(memory.samples, end / 2, end)
+    sizes |= {f"{name}_half_and_end": [part[name] for part in heap] for name in heap[0]}
     every = max(1, len(memory.samples) // 200)
     return found | {"memory": sizes | {"after_swaps_mib": memory.samples[-1][1]}, "samples": memory.samples[::every]}
 
@@ -138,6 +142,11 @@ def table(results: list[dict]) -> str:
             f"{result['side']}: {sizes['start_mib']:.0f} MiB, after a minute {sizes['after_a_minute_mib']:.0f}, in the end "
             f"{sizes['end_mib']:.0f} ({sizes['growth_mib_a_minute']:+.3f} MiB a minute), after the swaps {sizes['after_swaps_mib']:.0f}"
         )
+        if "allocated_mib_half_and_end" in sizes:
+            half, end = sizes["allocated_mib_half_and_end"]
+            lines.append(
+                f"{result['side']}: allocated and not freed {half:.1f} MiB at half of the time, {end:.1f} in the end"
+            )
     return "\n".join(lines)
 
 

@@ -44,6 +44,10 @@ class Program:
         """What was answered since the last report."""
         return self._tell("report")
 
+    def heap(self) -> dict:
+        """What malloc has given out and not got back, and what it holds beside that, in MiB; of the Predictor's side nothing."""
+        return self._tell("heap")
+
     def swap(self, export: int) -> None:
         """Loads one of the exports anew, beside the one that answers, and lets it answer from then on."""
         self._tell(f"swap {export}")
@@ -145,7 +149,7 @@ def main(argv: list[str]) -> None:
             asking.swap(int(line.split()[1]))
             print(json.dumps({"swapped": int(line.split()[1])}), flush=True)
         else:
-            print(json.dumps(asking.report()), flush=True)
+            print(json.dumps({} if line == "heap\n" else asking.report()), flush=True)
 
 
 if __name__ == "__main__":

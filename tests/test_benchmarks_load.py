@@ -137,6 +137,8 @@ def test_a_side_answers_under_load_while_versions_change(scripts, exports, data,
         assert 0 < row["latency_ms_p50"] <= row["latency_ms_p95"] <= row["latency_ms_p99"]
     assert len(result["swaps"]) == 3 and all(swap["memory_mib"] > 50 for swap in result["swaps"])
     assert result["memory"]["start_mib"] > 50 and result["settings"]["exports"] == 2
+    heap = result["memory"].get("allocated_mib_half_and_end", [])
+    assert len(heap) == 2 * (side == "program") and all(20 < size < result["memory"]["end_mib"] for size in heap)
     assert f"{side}, swapped" in table and (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
     answers = [[row["label"] for row in Predictor(place)([f"a film {n}" for n in range(20)])] for place in exports]
     assert answers[0] != answers[1]  # else it would not show which version answered
