@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import json
 import re
 
@@ -232,6 +233,9 @@ def test_the_data_sheet_counts(tiny):
     parts = {"train": from_iterable(train), "test": from_iterable(test)}
     task = tasks.SequenceClassification(max_length=8).from_data(parts["train"])
     sheet = analysis.data_sheet(task, tokenization.load_tokenizer(tiny), parts)
+    dated = [{**row, "day": datetime.date(2024, 1, 1)} for row in train]
+    again = analysis.data_sheet(task, tokenization.load_tokenizer(tiny), {"train": from_iterable(dated)})
+    assert again["train"] == sheet["train"]
     histogram = sheet["train"].pop("histogram")
     assert sheet["train"] == {
         "rows": 5,

@@ -105,6 +105,18 @@ def test_every_task_loads_it(kind, tmp_path):
     assert theirs("the fox")["input_ids"] == tokenizer("the fox")["input_ids"]
 
 
+def test_a_roformer_keeps_its_sinusoids_and_a_longformer_its_separator(tmp_path):
+    place = models.create_checkpoint(tmp_path / "roformer", TEXTS, model_type="roformer", **SIZES)
+    table = load_file(place / "model.safetensors")["encoder.embed_positions.weight"]
+    depth = SIZES["hidden_size"] // SIZES["num_attention_heads"]
+    angles = np.arange(len(table))[:, None] / 10000 ** (2 * np.arange(depth // 2) / depth)
+    np.testing.assert_allclose(table, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-6)
+    place = models.create_checkpoint(tmp_path / "longformer", TEXTS, model_type="longformer", **SIZES)
+    tokenizer, task = tfbert.load_tokenizer(place), tasks.MaskedLM(max_length=16)
+    assert json.loads((place / "config.json").read_text())["sep_token_id"] == tokenizer.sep_token_id == 3
+    assert len(tfbert.predict(task, task.build(place), tokenizer, ["the [MASK] fox"])) == 1
+
+
 def test_a_t5_has_its_special_tokens_and_its_deviations(tmp_path):
     place = models.create_checkpoint(tmp_path / "t5", TEXTS, model_type="t5", **{**SIZES, "vocab_size": 48})
     tokenizer = tfbert.load_tokenizer(place)

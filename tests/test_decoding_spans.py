@@ -133,4 +133,6 @@ def test_the_target_is_the_tokens_that_hold_the_answer():
         ((12, 20), (3, 3)),
     ):
         assert target_places(start, end, answer) == expected
+    # Two pieces of one character have its place.
+    assert target_places(np.array([0, 1, 1, 2]), np.array([1, 2, 2, 3]), (1, 2)) == (1, 2)
     assert target_places(np.zeros(0, int), np.zeros(0, int), (0, 1)) is None

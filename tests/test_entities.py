@@ -83,6 +83,9 @@ def test_tags_without_prefix_are_scored_by_word():
 
 def test_nothing_found_is_zero_and_unequal_lengths_are_told():
     assert metrics.entities([["B-PER"]], [["O"]])["f1"] == 0.0
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "f1_macro": 0.0, "accuracy": 1.0}
+    assert metrics.entities([["O", "O"]], [["O", "O"]], typed=True) == nothing
+    assert metrics.entities([["O", "O"]], [["O", "O"]]) == {"accuracy": 1.0}
     with pytest.raises(InputError, match="sentence 2 has 1 right tags and 2 predicted ones"):
         metrics.entities([["O"], ["O"]], [["O"], ["O", "O"]])
     with pytest.raises(InputError, match="there are 1 sentences to compare with 2"):

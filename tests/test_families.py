@@ -411,3 +411,18 @@ def test_albert_s_layers_learn_at_one_rate_and_freeze_together(folder, tmp_path)
         models.freeze(model, "layers[:1]")
     models.freeze(model, "embeddings,layers")
     assert frozen_rung(model) == 3
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_bias_of_a_new_head_begins_where_it_is_told(name, folder):
+    task = tfbert.SequenceClassification(kind="multi", labels=("a", "b", "c"), head_bias=(1.5, -2.5, 0.5), pair=False)
+    model = models.transformer_of(task.build(folder(name, 1)))
+    (found,) = (v.numpy() for v in models.layer_groups(model)["head"] if v.shape == [3])
+    np.testing.assert_array_equal(found, task.head_bias)
+
+
+def test_mobilebert_s_scales_begin_at_1(folder):
+    model = models.load(folder("mobilebert"), "sequence-classification", num_labels=2)
+    models.reinitialize(model, 1)
+    scales = [v.numpy() for v in models.layer_groups(model)["layers[1]"] if v.name.endswith("LayerNorm/weight:0")]
+    assert len(scales) > 5 and all((scale == 1).all() for scale in scales)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import tiny_writers
+from safetensors.numpy import load_file, save_file
 
 import tfbert
-from tfbert import losses, serving, tasks, tokenization
+from tfbert import losses, models, serving, tasks, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.models.loading import quiet
@@ -92,6 +93,18 @@ def test_texts_are_those_of_transformers_generate(family, settings, tiny, tiny_t
             found = model.transformer.generate(ids, max_new_tokens=6, **settings).numpy()[0]
         expected = tokenizer.decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert answer == {"generated_text": expected}
+
+
+def test_a_bare_bart_gets_the_bias_that_it_has_not(tiny, tmp_path):
+    """As BartModel of PyTorch saves it."""
+    folder = tiny_writers.bart(tiny, tmp_path / "bart")
+    weights = load_file(folder / "model.safetensors")
+    bare = {name: values for name, values in weights.items() if name != "final_logits_bias"}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    model = tasks.Seq2Seq(max_length=16, max_new_tokens=6).build(folder)
+    assert model.transformer.load_report.missing == ("final_logits_bias",)
+    with pytest.raises(InputError, match="reinitialize is 1; the model has 1 to 0 layers"):
+        models.reinitialize(model, 1)
 
 
 def test_an_export_writes_what_the_model_does(model, tokenizer, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tfbert
-from tfbert import files, models, training
+from tfbert import checks, files, models, training
 from tfbert._compat import keras, tf
 from tfbert.errors import Diverged, InputError, Interrupted
 
@@ -388,6 +388,18 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_told(shallow, tmp_path, m
         np.testing.assert_array_equal(kept, mine)
     assert json.loads((tmp_path / "all" / "metrics.json").read_text())["seeds"]["kept"] == best
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("more", [{}, {"seeds": 2}], ids=str)
+def test_a_label_that_is_held_out_alone_is_one_that_the_data_have(shallow, tmp_path, monkeypatch, more):
+    words, rows = ["Ada", "wrote", "to", "Rome"], []
+    rows = [{"words": words, "tags": ["B-PER", "O", "O", "B-LAW" if i == 3 else "O"]} for i in range(10)]
+    monkeypatch.setattr(checks, "split", lambda data, *_, **__: (data.select([0, 1, 2, *range(4, 10)]), data[3:4]))
+    options = {**OPTIONS, "epochs": 1, "export": False, "report": False, **more}
+    tuned = training.fine_tune(
+        tfbert.TokenClassification(max_length=8), shallow, rows, directory=tmp_path / "run", **options
+    )
+    assert tuned.task.labels == ("O", "B-LAW", "I-LAW", "B-PER", "I-PER") and tuned.metrics["rows"]["validation"] == 1
 
 
 def test_the_best_of_several_seeds_is_chosen_by_the_score_of_the_filled_task(shallow, tmp_path, monkeypatch):

@@ -219,3 +219,9 @@ def test_what_is_another_model_is_refused(setting, value, expected, folder, tmp_
     (place / "config.json").write_text(json.dumps(config | {setting: value}), encoding="utf-8")
     with pytest.raises(InputError, match=f"config.json: {setting} is {value}; expected {expected}"):
         models.load(place, None)
+
+
+def test_dropout_sets_the_rates_that_it_has(tiny, tmp_path):
+    folder = write("xlnet", tmp_path / "xlnet", tfbert.load_tokenizer(tiny), 1)
+    task = tfbert.SequenceClassification(labels=("a", "b"), pair=False, dropout=0.25)
+    assert models.transformer_of(task.build(folder)).config.dropout == 0.25

@@ -167,4 +167,6 @@ def _key(task, row: Mapping[str, Any]) -> tuple[str, str]:
     """A row's texts without case and spaces that differ, and all else that it says but its weight."""
     texts = {name: row[name] for name in (*task.inputs, "words") if name in row}
     rest = {name: value for name, value in row.items() if name not in texts and name != "weight"}
-    return " ".join(json.dumps(texts, ensure_ascii=False).casefold().split()), json.dumps(rest, sort_keys=True)
+    return " ".join(json.dumps(texts, ensure_ascii=False).casefold().split()), json.dumps(
+        rest, sort_keys=True, default=str
+    )

@@ -191,7 +191,10 @@ def check_unlabelled(task: Task, unlabelled: Examples) -> None:
             task.input(unlabelled, i, name)
 
 
-def read(task, train, validation, test, seed) -> tuple[Examples | Prepared, Examples, Examples | None]:
+def read(
+    task, train, validation, test, seed
+) -> tuple[Examples | Prepared, Examples, Examples | None, Examples | Prepared]:
+    """The parts of the data: train, validation and test, and what a task takes its labels from: train, with what was held out of it."""
     if isinstance(train, Prepared):
         if validation is None:
             raise InputError(
@@ -201,6 +204,7 @@ def read(task, train, validation, test, seed) -> tuple[Examples | Prepared, Exam
         train = from_iterable(train, "train")
     if len(train) == 0:
         raise InputError(f"{train.source} has no examples; training needs some")
+    whole = train
     if validation is None:
         train, validation = split(train, 0.1, seed=seed, group=task.together)
     else:
@@ -209,7 +213,7 @@ def read(task, train, validation, test, seed) -> tuple[Examples | Prepared, Exam
     for part in (validation, test):
         if part is not None and len(part) == 0:
             raise InputError(f"{part.source} has no examples to score")
-    return train, validation, test
+    return train, validation, test, whole
 
 
 def _scored(part, name: str) -> Examples:

@@ -7,7 +7,6 @@ import dataclasses
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +222,7 @@ def fine_tune(
 
 
 def _prepare(
-    task, checkpoint, train, validation, test, unlabelled, settings, export, allow_missing_labels, workers
+    task, checkpoint, train, validation, test, whole, unlabelled, settings, export, allow_missing_labels, workers
 ) -> run.Run:
     """Fills what the task leaves open, and checks all that can be checked before the work."""
     tokenizer = tokenization.load_tokenizer(checkpoint)
@@ -236,7 +235,7 @@ def _prepare(
         task = train.fill(task)
         train.features(task, tokenizer)  # of another tokenizer is told before the work
     else:
-        task = (teacher.fill(task) if teacher else task).from_data(train)
+        task = (teacher.fill(task) if teacher else task).from_data(whole)
     check_parts(task, train, [part for part in (validation, test) if part is not None], allow_missing_labels)
     if unlabelled is not None:
         check_unlabelled(task, unlabelled)
@@ -271,15 +270,13 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
     with files.locked(directory):
         begin(directory, checkpoints.States(directory), arguments["resume"], arguments["overwrite"])
         _kept_for_resume(place, arguments)
-        names = ("train", "validation", "test")
-        parts = dict(zip(names, read(task, *(arguments[name] for name in names), arguments["seed"]), strict=True))
         # What is wrong with the fine-tuning is told before the work.
-        training = _prepared(arguments, parts, settings)
-        if isinstance(parts["train"], Prepared) and isinstance(arguments["adapt"], str):
+        training, common = _prepared(arguments, settings)
+        if isinstance(common["train"], Prepared) and isinstance(arguments["adapt"], str):
             raise InputError(
-                f"{parts['train'].source} holds tokens alone; give the text to adapt to, not {arguments['adapt']!r}"
+                f"{common['train'].source} holds tokens alone; give the text to adapt to, not {arguments['adapt']!r}"
             )
-        documents = adaptation.text(arguments["adapt"], task, parts["train"])
+        documents = adaptation.text(arguments["adapt"], task, common["train"])
         adaptation.warn_if_small(documents, arguments["adapt_epochs"])
         masked = adaptation.arguments(task, arguments, split(documents, 0.1, seed=arguments["seed"]))
         identity = adaptation.identity(training.identity(), arguments["adapt_epochs"], documents)
@@ -287,7 +284,7 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
             if not (adapted / "metrics.json").is_file():
                 print(f"tfbert: adapting to {len(documents):,} texts of {documents.source}", file=sys.stderr)
                 fine_tune(**masked, directory=adapted)
-    tuned = fine_tune(**{**arguments, **parts, "checkpoint": adapted / "checkpoint", "adapt": None, "report": False})
+    tuned = fine_tune(**{**arguments, **common, "checkpoint": adapted / "checkpoint", "adapt": None, "report": False})
     if tuned.adapter is not None:  # it fits the adapted checkpoint alone, which goes now
         shutil.rmtree(directory / "adapter")
         tuned = dataclasses.replace(tuned, adapter=None)
@@ -296,7 +293,7 @@ def _after_adapting(arguments: dict[str, Any], settings: dict[str, Any], report:
     files.write_json(directory / "metrics.json", tuned.metrics)
     shutil.rmtree(place)
     if report:
-        _report(tuned, {name: part for name, part in parts.items() if part is not None})
+        _report(tuned, training.parts)
     return tuned
 
 
@@ -311,27 +308,27 @@ def _kept_for_resume(place: Path, arguments: dict[str, Any]) -> None:
         shutil.rmtree(place)
 
 
-def _prepared(arguments: dict[str, Any], parts: Mapping[str, Any], settings: dict[str, Any]) -> run.Run:
-    """The training of `arguments`, of which all is checked that can be before the runs that it needs."""
-    task, checkpoint = arguments["task"], arguments["checkpoint"]
+def _prepared(arguments: dict[str, Any], settings: dict[str, Any]) -> tuple[run.Run, dict[str, Any]]:
+    """The training of `arguments`, of which all is checked that can be before the runs that it needs, and what these have in common."""
+    named = (arguments[name] for name in ("task", "train", "validation", "test", "seed"))
+    parts = read(*named)
     names = ("unlabelled", "export", "allow_missing_labels")
     unlabelled, export, allow = (arguments[name] for name in names)
     workers = Workers(arguments["strategy"])
-    return _prepare(task, checkpoint, *parts.values(), unlabelled, settings, export, allow, workers)
+    found = _prepare(arguments["task"], arguments["checkpoint"], *parts, unlabelled, settings, export, allow, workers)
+    return found, {"task": found.task, **dict(zip(("train", "validation", "test"), parts, strict=False))}
 
 
 def _best_of(arguments: dict[str, Any], settings: dict[str, Any], report: bool) -> FineTuned:
     """Runs `fine_tune` with each seed in a folder beside the output, where an interrupted one goes on, and keeps the best run."""
-    directory, task, first = Path(arguments["directory"]), arguments["task"], arguments["seed"]
+    directory, first = Path(arguments["directory"]), arguments["seed"]
     place = directory.parent / f".{directory.name}.seeds"
     with files.locked(directory):
         begin(directory, checkpoints.States(directory), False, arguments["overwrite"])
         _kept_for_resume(place, arguments)
-        names = ("train", "validation", "test")
-        parts = dict(zip(names, read(task, *(arguments[name] for name in names), first), strict=True))
-        alone = {**arguments, **parts, "seeds": 1, "resume": True, "export": False, "report": False}
+        training, common = _prepared(arguments, settings)
+        alone = {**arguments, **common, "seeds": 1, "resume": True, "export": False, "report": False}
         runs, failed = {}, {}
-        training = _prepared(arguments, parts, settings)
         with as_begun(place, training.identity(), arguments):
             for seed in range(first, first + arguments["seeds"]):
                 print(f"tfbert: seed {seed}, {seed - first + 1} of {arguments['seeds']}", file=sys.stderr)
@@ -354,7 +351,7 @@ def _best_of(arguments: dict[str, Any], settings: dict[str, Any], report: bool) 
         write(tuned, arguments["export"])
         shutil.rmtree(place)
         if report:
-            _report(tuned, {name: part for name, part in parts.items() if part is not None})
+            _report(tuned, training.parts)
     return tuned
 
 

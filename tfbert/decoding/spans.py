@@ -222,4 +222,4 @@ def target_places(start: np.ndarray, end: np.ndarray, answer: tuple[int, int]) -
         return None
     first = int(np.searchsorted(start, answer[0], side="right")) - 1
     last = int(np.searchsorted(end, answer[1], side="left"))
-    return (first, last) if first <= last else None
+    return min(first, last), max(first, last)  # the pieces of one character share its place

@@ -12,7 +12,9 @@ from tfbert.errors import InputError
 Tags = Sequence[Sequence[str]]
 
 
-def entities(references: Tags, predictions: Tags, *, strict: bool = False) -> dict[str, float]:
+def entities(
+    references: Tags, predictions: Tags, *, strict: bool = False, typed: bool | None = None
+) -> dict[str, float]:
     """Precision, recall and F1 of entities, over all types together, and the share of words with the right tag.
 
     An entity counts as found if its first word, last word and type are right. The numbers are seqeval's (Nakayama 2018), which are
@@ -23,9 +25,10 @@ def entities(references: Tags, predictions: Tags, *, strict: bool = False) -> di
         references: the right tags, a list of str for each sentence.
         predictions: the tags found, of the same lengths.
         strict: read tags by the letter (default False).
+        typed: whether the tags are entities (B-PER); None (default): where any tag has a prefix.
 
     Returns:
-        accuracy; and, where any tag has a prefix (B-PER), precision, recall, f1, and f1_macro, the mean over the types that occur on either
+        accuracy; and of entities precision, recall, f1, and f1_macro, the mean over the types that occur on either
         side. A share of nothing is 0.
 
     Raises:
@@ -40,7 +43,9 @@ def entities(references: Tags, predictions: Tags, *, strict: bool = False) -> di
     _check_lengths(references, predictions)
     words = [pair for row, other in zip(references, predictions, strict=True) for pair in zip(row, other, strict=True)]
     accuracy = sum(one == other for one, other in words) / len(words) if words else 0.0
-    if not any(_has_prefix(tag) for pair in words for tag in pair):
+    if typed is None:
+        typed = any(_has_prefix(tag) for pair in words for tag in pair)
+    if not typed:
         return {"accuracy": accuracy}
     by_type = _counted(references, predictions, strict)
     total = [sum(counts[k] for counts in by_type.values()) for k in range(3)]

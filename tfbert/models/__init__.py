@@ -22,7 +22,7 @@ from tfbert.models.keras_model import (
     word_embeddings,
 )
 from tfbert.models.lean import for_answers
-from tfbert.models.loading import LoadReport, load
+from tfbert.models.loading import LoadReport, begin_bias, load
 from tfbert.models.lora import add_lora, lora_weights, merge_lora
 from tfbert.models.randomness import random_state
 from tfbert.models.reinitializing import drawn_anew, reinitialize
@@ -41,6 +41,7 @@ __all__ = [
     "add_lora",
     "as_keras",
     "at_masked",
+    "begin_bias",
     "by_choice",
     "can_write",
     "check_precision",

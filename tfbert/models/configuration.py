@@ -22,6 +22,7 @@ SIZES = {
 }
 MAX_LABELS = 1_000_000
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 SCALES = ("layer_norm_eps", "initializer_range")
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish", "tanh")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -131,8 +132,7 @@ def change_config(config: dict[str, Any], changes: dict[str, Any], where: str) -
     rate = changes.get("classifier_dropout")
     if rate is not None and family.classifier_rates:
         changes = {**dict.fromkeys(family.classifier_rates, rate), **changes}
-    if "classifier_dropout" in family.absent:
-        changes = {name: value for name, value in changes.items() if name != "classifier_dropout"}
+    changes = {name: value for name, value in changes.items() if not (name in DROPOUTS and name in family.absent)}
     for name in changes:
         if name not in names:
             raise InputError(
@@ -208,5 +208,4 @@ def dropout(rate: float | None) -> dict[str, float]:
         >>> sorted(dropout(0.0))
         ['attention_probs_dropout_prob', 'classifier_dropout', 'hidden_dropout_prob']
     """
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-    return {} if rate is None else dict.fromkeys(names, rate)
+    return {} if rate is None else dict.fromkeys(DROPOUTS, rate)

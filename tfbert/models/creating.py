@@ -147,7 +147,10 @@ def _model(family: Family, begin: Beginning, config: dict[str, Any], seed: int):
         model.build_in_name_scope()
     if family.prepare is not None:
         family.prepare(model, head)
+    learning = {variable.ref() for variable in model.trainable_weights}
     for name, (variable, turn) in variables_of(model, family).items():
+        if variable.ref() not in learning:  # RoFormer's sinusoids
+            continue
         shape = turned(np.empty(variable.shape, np.bool_), turn, to_tf=False).shape
         scale = made.initializer_range if begin.deviation is None else begin.deviation(name, made)
         values = np.ones(shape, np.float32) if scale is None else new_weight(name, shape, scale, seed)

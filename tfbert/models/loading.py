@@ -209,10 +209,25 @@ def _fill(
         variable.assign(turned(values, turn, to_tf=True))
     for name in missing:
         variable, turn = wanted[name]
-        variable.assign(turned(new_weight(name, shapes[name], model.config.initializer_range, seed), turn, to_tf=True))
+        values = new_weight(name, shapes[name], family.deviation(model.config), seed)
+        variable.assign(turned(values, turn, to_tf=True))
     mismatched = [name for name, tensor in dropped.items() if shapes.get(name, tensor.shape) != tensor.shape]
     left = [*unexpected, *(name for name in dropped if name not in mismatched)]
     return LoadReport(str(folder), tuple(sorted(missing)), tuple(sorted(left)), tuple(sorted(mismatched)))
+
+
+def begin_bias(model, values) -> None:
+    """Sets the bias of a head's outputs where the head begins anew.
+
+    Args:
+        model: what `load` returned, with a head that has outputs for labels.
+        values: a number for each label.
+    """
+    family = family_of(model.config.model_type)
+    kind = family.head_of(model)
+    name = f"{kind.output or kind.weights[-1]}bias"
+    if name in model.load_report.missing:
+        variables_of(model, family)[name][0].assign(values)
 
 
 def _refuse(missing, unexpected, kept, shapes, family: Family, kind: Head, folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 from tfbert._compat import tf
 from tfbert.errors import InputError
+from tfbert.models.families import family_of
 from tfbert.models.groups import layer_groups
 from tfbert.models.keras_model import transformer_of
-from tfbert.names import is_bias
+from tfbert.names import UNDECAYED, is_bias
 
 
 def reinitialize(model, layers: int, *, seed: int = 0) -> None:
@@ -38,7 +40,8 @@ def reinitialize(model, layers: int, *, seed: int = 0) -> None:
         ...
         tfbert.errors.InputError: reinitialize is 3; the model has 1 to 2 layers that can begin anew
     """
-    scale = transformer_of(model).config.initializer_range
+    config = transformer_of(model).config
+    scale = family_of(config.model_type).deviation(config)
     for variable in drawn_anew(model, layers):
         variable.assign(_beginning(variable, scale, seed))
 
@@ -56,6 +59,6 @@ def _beginning(variable, scale: float, seed: int):
     inside = variable.name.split("/", 1)[1]  # Keras numbers the models of a process in what stands before
     if is_bias(inside):
         return tf.zeros_like(variable)
-    if "/gamma:" in inside:
+    if re.search(UNDECAYED, inside):  # a scale, whatever a family calls it
         return tf.ones_like(variable)
     return tf.random.stateless_truncated_normal(variable.shape, [seed, zlib.crc32(inside.encode())], stddev=scale)

@@ -283,8 +283,8 @@ class SequenceClassification(Task):
         kind = self.kind if self.kind == "regression" else f"{self.kind}_label_classification"
         options |= models.dropout(self.dropout)
         model = models.load(checkpoint, self.head, id2label=names, problem_type=kind, **options)
-        if self.head_bias and "classifier.bias" in model.load_report.missing:
-            model.classifier.bias.assign(self.head_bias)
+        if self.head_bias:
+            models.begin_bias(model, self.head_bias)
         model = models.as_keras(model)
         return models.pooled(model, self.pooling) if self._pooled else model
 

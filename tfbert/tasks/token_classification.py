@@ -237,10 +237,15 @@ class TokenClassification(Task):
 
     @property
     def monitor(self) -> str:
-        return "f1" if any(name.startswith("B-") for name in self.labels) else "accuracy"
+        return "f1" if self._typed else "accuracy"
+
+    @property
+    def _typed(self) -> bool:
+        """Whether the labels are entities."""
+        return any(name.startswith("B-") for name in self.labels)
 
     def score(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return metrics.entities(*self._by_word(examples, inferred)[:2])
+        return metrics.entities(*self._by_word(examples, inferred)[:2], typed=self._typed)
 
     def score_by_label(self, examples: Examples, inferred: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         return metrics.entities_by_type(*self._by_word(examples, inferred)[:2])

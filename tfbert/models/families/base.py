@@ -184,6 +184,10 @@ class Family:
         """Returns the head that a TF Transformers model has."""
         return next(head for head in self.heads.values() if head.tf_class == type(model).__name__)
 
+    def deviation(self, config) -> float:
+        """The standard deviation with which a model of this configuration begins a new weight; BERT's where it does not say (T5)."""
+        return getattr(config, self.names.get("initializer_range", "initializer_range"), 0.02)
+
 
 POOLED = ("last_hidden_state", "pooler_output")
 STATES = ("last_hidden_state",)

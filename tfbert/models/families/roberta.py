@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfbert.models.families.base import Family, Head, heads, whole
+from tfbert.models.families.base import Beginning, Family, Head, heads, whole
 from tfbert.models.longformer import replace_attention
 
 IDS = ("input_ids", "attention_mask")
@@ -59,6 +59,7 @@ LONGFORMER = Family(
     inputs=IDS,
     position_offset=None,
     special=("pad", "sep"),
+    beginning=Beginning(settings=lambda sizes: {"pad_token_id": 0, "sep_token_id": 3}),
     windows=("attention_window",),
     prepare=lambda model, head: replace_attention(model, head.global_attention),
 )
