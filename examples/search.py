@@ -68,19 +68,26 @@ class Search(keras_tuner.BayesianOptimization):
     def run_trial(self, trial, options: argparse.Namespace, data: dict[str, tfbert.Examples]) -> float:
         """Fine-tunes with the trial's settings; one that was interrupted goes on. Returns the score of the best epoch."""
         settings = {name: trial.hyperparameters.get(name) for name in SEARCHED}
+        place = place_of(options, trial)
         try:
-            tuned = tfbert.fine_tune(
-                TASK,
-                options.checkpoint,
-                data["train"],
-                data["validation"],
-                directory=place_of(options, trial),
-                seed=options.seed,
-                export=False,
-                report=False,
-                resume=True,
-                **settings,
+            tuned = (
+                tfbert.load(place)
+                if (place / "metrics.json").is_file()
+                else tfbert.fine_tune(
+                    TASK,
+                    options.checkpoint,
+                    data["train"],
+                    data["validation"],
+                    directory=place,
+                    seed=options.seed,
+                    export=False,
+                    report=False,
+                    resume=True,
+                    **settings,
+                )
             )
+        except tfbert.errors.Diverged as error:  # with these settings
+            raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except tfbert.InputError as error:  # another trial would end alike
             raise keras_tuner.errors.FatalValueError(str(error)) from error
         row = {"trial": trial.trial_id, **settings, "train_seconds": tuned.metrics["train_seconds"]}

@@ -233,7 +233,7 @@ def test_the_data_sheet_counts(tiny):
     parts = {"train": from_iterable(train), "test": from_iterable(test)}
     task = tasks.SequenceClassification(max_length=8).from_data(parts["train"])
     sheet = analysis.data_sheet(task, tokenization.load_tokenizer(tiny), parts)
-    dated = [{**row, "day": datetime.date(2024, 1, 1)} for row in train]
+    dated = [{**row, "day": datetime.date(2024, 1, 1 + i), "id": i} for i, row in enumerate(train)]
     again = analysis.data_sheet(task, tokenization.load_tokenizer(tiny), {"train": from_iterable(dated)})
     assert again["train"] == sheet["train"]
     histogram = sheet["train"].pop("histogram")

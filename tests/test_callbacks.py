@@ -355,6 +355,9 @@ def test_progress_writes_a_plain_line_for_each_epoch_into_a_file(monkeypatch):
         f"epoch 3/3  {same}  0:42 in all",
     ]
     assert timer.seconds == [4.0, 4.0, 4.0]
+    kept = timer.state()
+    timer.seconds.append(1.0)  # while a thread writes what was kept
+    assert kept["seconds"] == [4.0, 4.0, 4.0]
 
 
 def test_progress_refreshes_one_line_on_a_terminal(monkeypatch):

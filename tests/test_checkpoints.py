@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tfbert
-from tfbert import checkpoints, models, signals
+from tfbert import checkpoints, checks, models, signals
 from tfbert.__main__ import main
 from tfbert._compat import keras, tf
 from tfbert.errors import InputError
@@ -162,19 +162,19 @@ def test_what_a_killed_process_left_is_cleared_away(states):
 
 def test_changes_are_listed_and_only_some_may_be_accepted(capsys):
     before = {"epochs": 3, "patience": None, "train": "a" * 64, "versions.tensorflow": "2.20.0", "gone": 1}
-    checkpoints.check_same(before, dict(before), "out", allow_changes=False)
+    checks.check_same(before, dict(before), "out", allow_changes=False)
     now = {**before, "patience": 2, "versions.tensorflow": "2.21.0"}
     listed = "patience: None -> 2; versions.tensorflow: '2.20.0' -> '2.21.0'"
     with pytest.raises(InputError, match=f"out was begun otherwise: {listed}; pass allow_changes"):
-        checkpoints.check_same(before, now, "out", allow_changes=False)
-    checkpoints.check_same(before, now, "out", allow_changes=True)
+        checks.check_same(before, now, "out", allow_changes=False)
+    checks.check_same(before, now, "out", allow_changes=True)
     assert listed in capsys.readouterr().err
     now |= {"epochs": 4, "train": "b" * 64}
     del now["gone"]
     with pytest.raises(
         InputError, match=r"epochs: 3 -> 4; .*train: aaaaaaaaaaaa -> bbbbbbbbbbbb; .*gone: 1 -> None; go on as"
     ):
-        checkpoints.check_same(before, now, "out", allow_changes=True)
+        checks.check_same(before, now, "out", allow_changes=True)
 
 
 def test_the_second_signal_does_what_it_did_before_and_handlers_are_put_back():

@@ -61,13 +61,25 @@ def test_a_rows_loss_is_the_weighted_sum_of_both_and_without_a_label_the_soft_pa
     labels, teacher, logits = np.array([2, 0, 1]), draw(3, 3), draw(3, 3)
     hard = -log_softmax(logits)[np.arange(3), labels]
     loss = distillation.mixed(
-        losses.sparse_categorical_crossentropy, losses.soft_crossentropy, columns=1, temperature=T, share=0.7
+        losses.sparse_categorical_crossentropy, losses.soft_crossentropy, columns=None, temperature=T, share=0.7
     )
     targets = np.concatenate([labels[:, np.newaxis], teacher], 1).astype(np.float32)
     np.testing.assert_allclose(loss(targets, logits), 0.3 * hard + 0.7 * soft(teacher, logits), rtol=1e-5)
     targets[1, 0] = np.nan
     expected = 0.3 * hard * [1, 0, 1] + 0.7 * soft(teacher, logits)
     np.testing.assert_allclose(loss(targets, logits), expected, rtol=1e-5)
+
+    one, teacher, logits = (
+        np.array([[1], [0]], np.float32),
+        draw(2, 1),
+        draw(2, 1),
+    )  # one label of several that may apply
+    loss = distillation.mixed(
+        losses.binary_crossentropy, losses.soft_binary_crossentropy, columns=1, temperature=T, share=0.2
+    )
+    hard = -np.where(one > 0, np.log(1 / (1 + np.exp(-logits))), np.log(1 / (1 + np.exp(logits)))).mean(-1)
+    found = loss(np.concatenate([one, teacher], 1), logits)
+    np.testing.assert_allclose(found, 0.8 * hard + 0.2 * soft_binary(teacher, logits), rtol=1e-5)
 
     applies, teacher, logits = np.array([[1, 0], [1, 1]], np.float32), draw(2, 2), draw(2, 2)
     loss = distillation.mixed(

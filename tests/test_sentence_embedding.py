@@ -89,6 +89,7 @@ def test_an_export_is_a_scikit_learn_transformer(export):
     vectors = embedder.transform(TEXTS)
     assert vectors.dtype == np.float32 and vectors.shape == (5, len(embedder.get_feature_names_out()))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert embedder.transform([]).shape == (0, vectors.shape[1])
     with pytest.raises(InputError, match=r"no parameter 'batchsize'.*Did you mean 'batch_size'\?"):
         embedder.set_params(batchsize=3)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from tfbert import evaluation, tokenization
+from tfbert import evaluation, sources, tokenization
 from tfbert.errors import InputError
 from tfbert.serving import Predictor, export
 from tfbert.sources import Stream, read, stream, streaming, windows
@@ -259,3 +259,16 @@ def test_settings_that_mean_nothing_are_told(made, way):
         (name,) = settings
         with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
             next(made[0][way](TEXTS, **settings))
+
+
+def test_documents_are_those_that_are_read_whole(tmp_path):
+    """Long ones of short lines, and those of an old file, whose lines end at \\r."""
+    for name, content in (("long", b"a line\n" * 300 + b"\nSecond.\n"), ("old", b"one\rtwo\r\rthree\r")):
+        (tmp_path / name).write_bytes(content)
+        whole = sources.read_documents(tmp_path / name, max_characters=1000)
+        streamed = sources.documents(tmp_path / name, max_characters=1000)
+        found = [(row, streamed.last.where(0)) for row in streamed]
+        assert len(found) == 2 and found == [(row, whole.where(i)) for i, row in enumerate(whole)]
+    (tmp_path / "wide").write_text("b\n" + "a" * 1001 + "\n")
+    with pytest.raises(InputError, match="wide:2: a text of 1,001 characters"):
+        list(sources.documents(tmp_path / "wide", max_characters=1000))

@@ -139,6 +139,14 @@ def test_a_first_state_that_not_all_have_written_begins_anew(tmp_path):
     assert states.newest() is None and not states
 
 
+def test_the_only_state_of_a_run_of_one_is_not_dropped_by_two(tmp_path):
+    checkpoints.States(tmp_path / "run").write(1, {"identity": {"epochs": 3}})
+    states = checkpoints.States(tmp_path / "run", Pair([]))
+    with pytest.raises(checkpoints.InputError, match="run was begun by 1 replicas, not 2; go on with as many"):
+        states.newest()
+    assert states
+
+
 def test_a_state_that_another_worker_could_not_write_is_not_among_those_kept(tmp_path):
     states = checkpoints.States(tmp_path / "run")
     for step in (10, 20):

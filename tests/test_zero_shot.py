@@ -47,6 +47,9 @@ def test_scores_are_those_of_the_zero_shot_pipeline(made, multi):
         else:
             assert one["label"] == other["labels"][0] and one["score"] == max(one["scores"])
     assert np.ptp([row["scores"] for row in ours]) > 0.05
+    ours = tfbert.zero_shot(task, model, tokenizer, TEXTS, LABELS[:1], multi=multi, template="it is {}")
+    expected = theirs(TEXTS, LABELS[:1], multi_label=multi, hypothesis_template="it is {}")
+    np.testing.assert_allclose([row["scores"] for row in ours], [row["scores"] for row in expected], atol=1e-5)
 
 
 def test_one_text_and_many_pooled_rows(made, tiny):

@@ -136,7 +136,9 @@ def _plain(value: Any) -> Any:
         return None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be written
-    return value
+    return (
+        value if value is None or isinstance(value, bool | int | float) else str(value)
+    )  # a date of a Parquet file, say
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tfbert.sources import Examples
 
 TOP = 20  # losses and confusions that are named
 LENGTHS = 5  # groups of examples by length
+LABELS = ("label", "tags", "spans", "answers", "target", "negative")  # the fields that say what a text is
 
 
 def details(
@@ -140,8 +141,8 @@ def data_sheet(task, tokenizer, parts: Mapping[str, Examples]) -> dict[str, Any]
         lengths = uncut.features(tokenizer, examples, targets=False).draws
         own = seen[name] = {}
         duplicates = contradictions = leaked = 0
-        for row in examples:
-            text, label = _key(task, row)
+        for i in range(len(examples)):
+            text, label = _key(task, examples, i)
             leaked += name != "train" and text in seen.get("train", ())
             duplicates += text in own
             contradictions += own.setdefault(text, label) != label
@@ -163,10 +164,10 @@ def data_sheet(task, tokenizer, parts: Mapping[str, Examples]) -> dict[str, Any]
     return sheet
 
 
-def _key(task, row: Mapping[str, Any]) -> tuple[str, str]:
-    """A row's texts without case and spaces that differ, and all else that it says but its weight."""
-    texts = {name: row[name] for name in (*task.inputs, "words") if name in row}
-    rest = {name: value for name, value in row.items() if name not in texts and name != "weight"}
+def _key(task, examples: Examples, i: int) -> tuple[str, str]:
+    """A row's texts without case and spaces that differ, and what it says that they are."""
+    texts = [task.input(examples, i, name) for name in task.inputs]
+    said = {name: value for name, value in examples[i].items() if name in LABELS}
     return " ".join(json.dumps(texts, ensure_ascii=False).casefold().split()), json.dumps(
-        rest, sort_keys=True, default=str
+        said, sort_keys=True, default=str
     )

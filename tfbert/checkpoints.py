@@ -28,8 +28,6 @@ from tfbert.workers import Workers
 
 FORMAT_VERSION = 1
 KEPT = 2  # states: the newest, and the one before it, should the newest be damaged
-# What may differ in a run that goes on, where the user says so: the bits may then be others, the training stays the one that was meant.
-ACCEPTABLE = ("versions.", "patience", "strategy", "test")
 
 
 class States:
@@ -114,6 +112,7 @@ class States:
         if not names and all(
             len(of_one) <= 1 for of_one in found
         ):  # at most the very first save, which not all of them did
+            self._check_workers(whole)
             self.clear()
             return None
         if not names:
@@ -124,6 +123,17 @@ class States:
             )
         self._kept = [folder for folder in whole if folder.name == max(names)]
         return _read(self._kept[0])
+
+    def _check_workers(self, whole: list[Path]) -> None:
+        """Refuses to drop the one state of a run that others began."""
+        with self.workers.agreeing():
+            began = _read(whole[0]).get("identity", {}) if whole else {}
+            before, now = began.get("strategy.replicas", 1), max(self.workers.replicas, self.workers.count)
+            if began and before != now:
+                raise InputError(
+                    f"{self.directory} was begun by {before} replicas, not {now}; go on with as many, or pass overwrite "
+                    "(--overwrite) to begin anew"
+                )
 
     def take_back(self) -> None:
         """Lets the next `write` keep not the last state but the one before it: another worker could not write the last."""
@@ -181,43 +191,6 @@ def _read(folder: Path) -> dict[str, Any]:
             "wrote it, or pass overwrite (--overwrite) to begin the run anew"
         )
     return _joined(values["state"], load_file(folder / "arrays.safetensors"))
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], directory, *, allow_changes: bool) -> None:
-    """Refuses to go on with a run that was begun with other arguments, data, checkpoint or versions.
-
-    Args:
-        before: name -> value, of the run as it was begun.
-        now: the same of this one.
-        directory: the output folder, for the message.
-        allow_changes: accept other versions, patience, strategy or test data, which do not change what is learned but for the last bits.
-
-    Example:
-        >>> check_same({"epochs": 3, "seed": 0}, {"epochs": 5, "seed": 0}, "saved_models/movies", allow_changes=True)
-        Traceback (most recent call last):
-        ...
-        tfbert.errors.InputError: saved_models/movies was begun otherwise: epochs: 3 -> 5; go on as it was begun, or choose ...
-    """
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = "; ".join(f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names)
-    if not names:
-        return
-    if not all(name.startswith(ACCEPTABLE) for name in names):
-        raise InputError(
-            f"{directory} was begun otherwise: {told}; go on as it was begun, or choose another output folder, or pass overwrite "
-            "(--overwrite) to begin anew"
-        )
-    if not allow_changes:
-        raise InputError(
-            f"{directory} was begun otherwise: {told}; pass allow_changes (--allow-changes) to go on all the same: the result may differ "
-            "in the last bits from that of an unbroken run"
-        )
-    print(f"tfbert: {directory} goes on with changes: {told}", file=sys.stderr)
-
-
-def _short(value) -> str:
-    """A value as a message shows it: of a SHA-256 the beginning."""
-    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 class SaveState(keras.callbacks.Callback):

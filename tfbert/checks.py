@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from tfbert.sources import Examples, from_iterable, split
 from tfbert.tasks import Task
 
 # They subclass Keras classes.
-callbacks, checkpoints, schedules = lazy("tfbert.callbacks"), lazy("tfbert.checkpoints"), lazy("tfbert.schedules")
+callbacks, schedules = lazy("tfbert.callbacks"), lazy("tfbert.schedules")
+# What may differ in a run that goes on, where the user says so: the bits may then be others, the training stays the one that was meant.
+ACCEPTABLE = ("versions.", "patience", "strategy", "test")
 FROZEN_CACHES = ("auto", "bfloat16", "off")
 
 
@@ -137,13 +140,50 @@ def begin(directory: Path, states, resume: bool, overwrite: bool) -> dict[str, A
     return saved
 
 
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], directory, *, allow_changes: bool) -> None:
+    """Refuses to go on with a run that was begun with other arguments, data, checkpoint or versions.
+
+    Args:
+        before: name -> value, of the run as it was begun.
+        now: the same of this one.
+        directory: the output folder, for the message.
+        allow_changes: accept other versions, patience, strategy or test data, which do not change what is learned but for the last bits.
+
+    Example:
+        >>> check_same({"epochs": 3, "seed": 0}, {"epochs": 5, "seed": 0}, "saved_models/movies", allow_changes=True)
+        Traceback (most recent call last):
+        ...
+        tfbert.errors.InputError: saved_models/movies was begun otherwise: epochs: 3 -> 5; go on as it was begun, or choose ...
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = "; ".join(f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names)
+    if not names:
+        return
+    if not all(name.startswith(ACCEPTABLE) for name in names):
+        raise InputError(
+            f"{directory} was begun otherwise: {told}; go on as it was begun, or choose another output folder, or pass overwrite "
+            "(--overwrite) to begin anew"
+        )
+    if not allow_changes:
+        raise InputError(
+            f"{directory} was begun otherwise: {told}; pass allow_changes (--allow-changes) to go on all the same: the result may differ "
+            "in the last bits from that of an unbroken run"
+        )
+    print(f"tfbert: {directory} goes on with changes: {told}", file=sys.stderr)
+
+
+def _short(value) -> str:
+    """A value as a message shows it: of a SHA-256 the beginning."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
+
+
 @contextlib.contextmanager
 def as_begun(place: Path, identity: dict[str, Any], arguments: dict[str, Any]) -> Iterator[None]:
     """Surrounds the runs in a folder beside the output, which go on only as they were begun; where they leave nothing, it goes too."""
     plan, identity = place / "plan.json", json.loads(json.dumps(identity))
     if plan.is_file():
         before, allowed = read_json(plan), arguments["allow_changes"]
-        checkpoints.check_same(before, identity, arguments["directory"], allow_changes=allowed)
+        check_same(before, identity, arguments["directory"], allow_changes=allowed)
     else:
         write_json(plan, identity)
     try:

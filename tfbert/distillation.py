@@ -105,7 +105,7 @@ class Teacher:
             texts = task.features(tokenizer, unlabelled, targets=False)
             features = _joined(features, dataclasses.replace(texts, **_nothing(texts, features.targets)))
         found = self._answers(Examples([*train, *(unlabelled or ())], source="train"), features)
-        columns = 1
+        columns = None
         if isinstance(features.targets, tuple):
             (labels, splits), (answers,) = features.targets, found.values()
             labels = labels.astype(np.float32)[:, np.newaxis]
@@ -115,7 +115,7 @@ class Teacher:
         else:
             (answers,) = found.values()
             targets = _beside(features.targets, answers, answers[0].size)
-            columns = targets.shape[1] - answers[0].size
+            columns = features.targets.shape[1] if features.targets.ndim > 1 else None
         loss = mixed(task.loss(), task.soft_loss(), columns=columns, temperature=self.temperature, share=self.share)
         divergence = task.divergence()
         apart = divergence and (lambda both, *outputs: divergence(_parted(both, columns)[0], *outputs))
@@ -159,22 +159,22 @@ class Teacher:
             )
 
 
-def mixed(hard: Callable, soft: Callable, *, columns: int, temperature: float, share: float) -> Callable:
+def mixed(hard: Callable, soft: Callable, *, columns: int | None, temperature: float, share: float) -> Callable:
     """The loss of a student: (1 - share) * hard(labels, outputs) + share * soft(labels, teacher, outputs).
 
     Args:
         hard: `Task.loss()`.
         soft: `Task.soft_loss()`.
-        columns: how many of the targets' last axis are the labels'; NaN among them is a label that is missing, and its row has no hard
-            loss. The others are the teacher's outputs.
+        columns: how many of the targets' last axis are the labels', None for one that has no axis of its own; NaN among them is a label
+            that is missing, and its row has no hard loss. The others are the teacher's outputs.
         temperature: the teacher's.
         share: of the soft loss.
 
     Returns:
-        The function (targets [B, ..., columns + K], outputs) -> float32 [B].
+        The function (targets [B, ..., columns or 1 + K], outputs) -> float32 [B].
 
     Example:
-        >>> loss = mixed(losses.sparse_categorical_crossentropy, losses.soft_crossentropy, columns=1, temperature=2.0, share=0.5)
+        >>> loss = mixed(losses.sparse_categorical_crossentropy, losses.soft_crossentropy, columns=None, temperature=2.0, share=0.5)
         >>> targets = np.array([[1.0, 0.0, 4.0], [np.nan, 0.0, 4.0]])
         >>> loss(targets, np.array([[0.0, 0.0], [0.0, 0.0]])).numpy().tolist()  # ln 2 and 4 ln 2
         [1.7329, 1.3863]
@@ -189,11 +189,11 @@ def mixed(hard: Callable, soft: Callable, *, columns: int, temperature: float, s
     return loss
 
 
-def _parted(targets, columns: int):
+def _parted(targets, columns: int | None):
     """Labels, 0 where there is none, the teacher's outputs, and whether a label is missing, bool."""
     targets = tf.cast(targets, tf.float32)
-    labels, teacher = targets[..., :columns], targets[..., columns:]
-    labels = labels[..., 0] if columns == 1 else labels
+    labels, teacher = targets[..., : columns or 1], targets[..., columns or 1 :]
+    labels = labels[..., 0] if columns is None else labels
     missing = tf.math.is_nan(labels)
     return tf.where(missing, 0.0, labels), teacher, missing[:, tf.newaxis]
 

@@ -53,18 +53,19 @@ def zero_shot(
         >>> zero_shot(task, model, tokenizer, ["A late goal won the cup."], ["sports", "cooking"])[0]["label"]     # doctest: +SKIP
         'sports'
     """
-    places = _places(task, entailment, contradiction if multi else None)
     labels, texts = list(labels), [texts] if isinstance(texts, str) else list(texts)
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"labels are {labels}; give at least one, each once")
     if "{}" not in template:
         raise InputError(f"template is {template!r}; it must have {{}} where the label goes")
+    apart = multi or len(labels) == 1  # one label stands beside its contradiction, as in the pipeline
+    places = _places(task, entailment, contradiction if apart else None)
     pairs = [{"text": text, "text_pair": template.replace("{}", label)} for text in texts for label in labels]
     models.check_task(task, model, tokenizer)
     features = task.features(tokenizer, from_iterable(pairs, "texts"), targets=False)
     logits = model.predict(batches(features, batch_size=batch_size), verbose=0)["logits"]  # [N * L, 3]
     chosen = tf.reshape(tf.gather(logits, places, axis=1), [len(texts), len(labels), len(places)])
-    scores = tf.nn.softmax(chosen)[:, :, 0] if multi else tf.nn.softmax(chosen[:, :, 0])
+    scores = tf.nn.softmax(chosen)[:, :, 0] if apart else tf.nn.softmax(chosen[:, :, 0])
     answers = [{"labels": labels, "scores": row} for row in scores.numpy().tolist()]
     if multi:
         return answers

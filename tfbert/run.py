@@ -82,6 +82,8 @@ class Run:
             **(self.teacher.identity() if self.teacher else {}),
             **self.hashes,
             **({"strategy.replicas": self.workers.replicas} if self.workers.replicas > 1 else {}),
+            # Each of several workers reads shards of its own: other workers would take up other rows.
+            **({"data.workers": self.workers.count} if isinstance(self.train, prepared.Prepared) else {}),
             **{f"versions.{name}": version for name, version in _compat.versions().items()},
         }
 

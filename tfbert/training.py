@@ -22,7 +22,7 @@ from tfbert import (
     tokenization,
 )
 from tfbert._compat import lazy
-from tfbert.checks import as_begun, begin, check_parts, check_settings, check_unlabelled, read
+from tfbert.checks import as_begun, begin, check_parts, check_same, check_settings, check_unlabelled, read
 from tfbert.errors import Diverged, InputError
 from tfbert.prepared import Prepared
 from tfbert.report import html
@@ -213,7 +213,7 @@ def fine_tune(
             )
             identity = training.identity()
             if saved is not None:
-                checkpoints.check_same(saved["identity"], identity, directory, allow_changes=allow_changes)
+                check_same(saved["identity"], identity, directory, allow_changes=allow_changes)
         workers.check_same(identity)
         tuned = FineTuned(*training(states, saved, save_every), directory, training.adapter)
         with workers.agreeing():

@@ -49,8 +49,8 @@ class EpochTimer(keras.callbacks.Callback):
         self._began, self._before = None, 0.0
 
     def state(self) -> dict:
-        """The seconds of the epochs that are over, and of the one that is not."""
-        return {"seconds": self.seconds, "before": 0.0 if self._began is None else time.monotonic() - self._began}
+        """The seconds of the epochs that are over, and of the one that is not; a copy, written while the training goes on."""
+        return {"seconds": list(self.seconds), "before": 0.0 if self._began is None else time.monotonic() - self._began}
 
     def restore(self, state: dict) -> None:
         """Goes on counting where `state` was given."""
@@ -326,9 +326,9 @@ class History(keras.callbacks.History):
     """
 
     def state(self) -> dict:
-        """All of it."""
+        """All of it; a copy, written while the training goes on."""
         return {
-            "epoch": self.epoch,
+            "epoch": list(self.epoch),
             "history": {name: [float(value) for value in column] for name, column in self.history.items()},
         }
 

@@ -184,6 +184,13 @@ class Prepared:
         try:
             yield
         except tf.errors.OpError as error:
+            errors = tf.errors
+            # What it says of a lost worker, or of memory, is no damage, and the shards may be many.
+            if not isinstance(
+                error,
+                errors.DataLossError | errors.InvalidArgumentError | errors.OutOfRangeError | errors.NotFoundError,
+            ):
+                raise
             try:
                 self.verify()
             except InputError as found:

@@ -55,7 +55,7 @@ class Processes:
         if process is None:
             process = self._own.process = self._start()
         try:
-            process.stdin.write(json.dumps(job.to_json()) + "\n")
+            process.stdin.write(json.dumps(job.to_json(), default=str) + "\n")
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as died:

@@ -47,8 +47,8 @@ class SentenceEmbedder:
 
     def transform(self, X: Iterable[str]) -> np.ndarray:  # noqa: N803
         """The vectors of N texts, float32 [N, D] (scikit-learn)."""
-        answers = self._answers(list(X))
-        return np.asarray([answer["embedding"] for answer in answers], np.float32).reshape(len(answers), -1)
+        found = [answer["embedding"] for answer in self._answers(list(X))]
+        return np.asarray(found, np.float32) if found else np.zeros([0, len(self.embed_query(""))], np.float32)
 
     def fit_transform(self, X: Iterable[str], y: Any = None, **options: Any) -> np.ndarray:  # noqa: N803
         """The same as `transform` (scikit-learn)."""

@@ -50,14 +50,14 @@ def read_conll(
         ({'words': ['Ada', 'wrote'], 'tags': ['B-PER', 'O']}, True)
     """
     text, notes = load_text(path, encoding)
-    rows, lines, words, tags, width = [], [], [], [], None
+    rows, lines, words, tags, width, size = [], [], [], [], None, 0
     every = text.split("\n" if "\n" in text else "\r")
     for number, line in enumerate([*every, ""], 1):
         line = line.removesuffix("\r")
         if not line.strip() or line.startswith("-DOCSTART-"):
             if words:
                 rows.append({"words": words} | ({} if tag_column is None else {"tags": tags}))
-                words, tags = [], []
+                words, tags, size = [], [], 0
             continue
         if line.startswith("# ") and "\t" not in line and not words:
             continue
@@ -73,7 +73,8 @@ def read_conll(
         words.append(_cell(cells, word_column, "word", place))
         if tag_column is not None:
             tags.append(_cell(cells, tag_column, "tag", place))
-        if sum(map(len, words)) > max_characters:
+        size += len(words[-1])
+        if size > max_characters:
             raise InputError(
                 f"{path}:{lines[-1]}: a sentence of more than {max_characters:,} characters; are the blank lines missing? "
                 "Put one after each sentence or raise max_characters"

@@ -181,20 +181,28 @@ def documents(
                 notes.append(f"{file.path}: no blank line parts documents, so each line is one")
             for line, text in _documents(file, parted):
                 place = line if len(files) == 1 else f"{file.path}:{line}"
-                example = Examples([{field: text}], source=source, lines=[place])
-                check_texts(example, max_characters)
-                yield example
+                for number, part in enumerate(text.split("\n"), line):  # as `read_documents`, which checks lines
+                    check_texts(Examples([{field: part}], source=file.path, lines=[number]), max_characters)
+                yield Examples([{field: text}], source=source, lines=[place])
             notes.extend(file.notes)
 
     sizes = [os.path.getsize(name) for name in names]
     return Stream(every(), lambda: sum(n * f.share() for n, f in zip(sizes, files)) / max(1, sum(sizes)), notes)
 
 
+def _of_document(file: _File) -> Iterator[str]:
+    """The lines of a file; without any \\n it is an old one, whose lines end at \\r."""
+    lines = file.lines()
+    for first in lines:
+        yield from [first] if first.endswith("\n") else first.split("\r")
+        yield from lines
+
+
 def _is_parted(file: _File) -> tuple[bool, bool]:
     """Whether a blank line stands between two that are not, and whether there are two of these at all."""
     blank = False
     several = 0
-    for line in file.lines():
+    for line in _of_document(file):
         if line.strip():
             if several and blank:
                 return True, True
@@ -209,7 +217,7 @@ def _documents(file: _File, parted: bool) -> Iterator[tuple[int, str]]:
     """Each document with the line on which it begins."""
     held: list[str] = []
     begin = 0
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in enumerate(_of_document(file), 1):
         text = line.removesuffix("\n").removesuffix("\r")
         if held and (not parted or not text.strip()):
             yield begin, "\n".join(held)

@@ -26,6 +26,10 @@ EXPANDS, DROPPED = 1 << 29, 1 << 30
 PLAIN_LIMIT = 1 << RANK_SHIFT  # every packed code point below this is one character, kept, and a starter
 CLEANED = DROPPED  # removed before marks are sorted (control characters), unlike a stripped accent, which has a rank
 CODE_POINTS = 0x110000
+# Unicode's White_Space and the four separators that Python's str.isspace has beside it.
+WHITE_SPACE = (
+    *range(0x9, 0xE), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000,
+)  # fmt: skip
 
 # Long runs of code points of one kind (CJK ideographs, private use, unassigned planes): asked at both ends and in the middle only.
 UNIFORM = (

@@ -194,6 +194,8 @@ def _make_special(tokenizer) -> None:
     backend.add_special_tokens(specials)
     backend.encode_special_tokens = True
     if isinstance(backend.model, tokenizers.models.Unigram):
+        # Scores change in their last digit when they are first written as JSON: all that read these tokens read the same ones.
+        backend.model = tokenizers.Tokenizer.from_str(backend.to_str()).model
         _guard_unigram(backend, [token for token in tokenizer.all_special_tokens if len(token) > 1])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 
 from tfbert._compat import tf
+from tfbert.tokenization.characters import WHITE_SPACE
 from tfbert.tokenization.encoding import clean, no_panic
 from tfbert.tokenization.rows import Pieces
 from tfbert.tokenization.template import Template, template_of
@@ -38,6 +39,7 @@ class RustPieces:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._tokenizer = tokenizer
+        self._spaced = isinstance(self._backend.model, tokenizers.models.Unigram)
 
     @functools.cached_property
     def template(self) -> Template:
@@ -56,7 +58,8 @@ class RustPieces:
             texts: B strings, or a string tensor [B] (bytes that are not UTF-8 are read as U+FFFD, as the graph reads them).
 
         Returns:
-            Pieces: ids, start, end and word, ragged int32 [B, (n)].
+            Pieces: ids, start, end and word, ragged int32 [B, (n)]. A piece does not begin with the white space before a word, which
+            SentencePiece's pieces hold: "▁Paris" of "in Paris" is at [3, 8).
 
         Raises:
             InputError: the Rust code breaks on a text; names the rows.
@@ -71,6 +74,8 @@ class RustPieces:
                 encodings = self._backend.encode_batch(chunk, add_special_tokens=False)
             lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
             parts.append(_flat(encodings, lengths[-1]))
+            if self._spaced:
+                _trim(parts[-1], lengths[-1], chunk)
         splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         flat = np.concatenate(parts, 1)
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
@@ -96,3 +101,16 @@ def _flat(encodings, lengths: np.ndarray) -> np.ndarray:
             flat[1:3, first:last] = np.asarray(encoding.offsets, np.int32).T
             flat[3, first:last] = encoding.word_ids
     return flat
+
+
+def _trim(flat: np.ndarray, lengths: np.ndarray, texts: Sequence[str]) -> None:
+    """Moves the starts of pieces past the white space that they begin with, at most to their ends."""
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    for text, first, last in zip(texts, splits[:-1], splits[1:], strict=True):
+        white = np.isin(np.frombuffer(text.encode("utf-32-le"), np.uint32), WHITE_SPACE)
+        places = np.where(white, len(text), np.arange(len(text)))
+        solid = np.append(
+            np.minimum.accumulate(places[::-1])[::-1], len(text)
+        )  # the next that is none, from each place on
+        start, end = flat[1, first:last], flat[2, first:last]
+        flat[1, first:last] = np.minimum(solid[start], end)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfbert._compat import tf
-from tfbert.tokenization.characters import CODE_POINTS
+from tfbert.tokenization.characters import CODE_POINTS, WHITE_SPACE
 from tfbert.tokenization.code_points import FIRST_MARKER, MARKERS, CodePointTable, code_point_table
 from tfbert.tokenization.normalizing import SPACE, Normalization, normalization, white_space
 from tfbert.tokenization.rows import Pieces
@@ -32,6 +32,7 @@ _TEXT, _AGAIN, _ADDED = FIRST_MARKER, FIRST_MARKER + 1, FIRST_MARKER + 2
 class _Words(NamedTuple):
     """The characters of all words of a batch."""
 
+    codes: tf.Tensor  # int32 [M], the code points of all texts
     row_splits: tf.Tensor  # int32 [B + 1] where each text begins among the code points, its marker included
     value: tf.Tensor  # int32 [K]
     origin: tf.Tensor  # int32 [K], the code point that each counts as
@@ -151,6 +152,7 @@ class SentencePieceGraph(TokenizerGraph):
         row = tf.ragged.row_splits_to_segment_ids(splits, out_type=tf.int32)
         word = tf.gather(tf.cumsum(tf.cast(begins, tf.int32)), starts)
         first_word = tf.gather(tf.concat([word, [0]], 0), splits[:-1])
+        start = tf.minimum(_solid(words.codes, start), end)
         origin = tf.gather(words.row_splits, row) + 1
         flat = (ids, start - origin, end - origin, word - tf.gather(first_word, row))
         return Pieces(*(tf.RaggedTensor.from_row_splits(values, splits, validate=False) for values in flat))
@@ -169,7 +171,14 @@ class SentencePieceGraph(TokenizerGraph):
             value, origin = self.added(value, origin)
         value, place = self.normalization(value)
         value, origin, begins = self.spacing(codes, value, tf.gather(origin, place))
-        return _Words(row_splits, value, origin, begins)
+        return _Words(codes, row_splits, value, origin, begins)
+
+
+def _solid(codes, places):
+    """From each place on, the next code point that is no white space; their number where there is none."""
+    white = tf.reduce_any(codes[:, tf.newaxis] == tf.constant(WHITE_SPACE), 1)
+    solid = tf.cast(tf.where(~white)[:, 0], tf.int32)
+    return tf.gather(tf.concat([solid, [tf.size(codes)]], 0), tf.searchsorted(solid, places))
 
 
 def sentencepiece_graph(tokenizer, settings: dict) -> SentencePieceGraph:
