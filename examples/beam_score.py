@@ -4,9 +4,9 @@
     python examples/beam_score.py ... --direct_running_mode multi_processing --direct_num_workers 4 --threads 1
 
 Needs `pip install ".[beam]"` in the folder of this project. Each answer is a line of JSON in --output with its file, its row, counted
-from 1, and its texts, for
-Beam keeps no order; stdout has a JSON object of the whole. Files are .txt (a line is a text), .csv, .tsv, .jsonl and whatever else
-`tfbert.read` knows, also as .gz. One worker reads a file, all answer its rows: a billion rows are best in some hundred files.
+from 1, and its texts, for Beam keeps no order; stdout has a JSON object of the whole. Files are .txt (a line is a text), .csv, .tsv,
+.jsonl and whatever else `tfbert.read` knows, also as .gz. One worker reads a file, all answer its rows: a billion rows are best in some
+hundred files.
 
 All other options are Beam's own, so the same file runs elsewhere; the workers need tfbert and read the export from where all can:
 

@@ -5,9 +5,9 @@
     python examples/search.py --trials 30                                           # goes on: what is done is not done again
 
 Needs `pip install ".[search]"` in the folder of this project. The Bayesian search begins with random trials and then asks where it
-expects most. Several processes
-share one search by KerasTuner's own means: the same command in each with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and
-KERASTUNER_TUNER_ID "chief" in one, which hands out the trials, and "tuner0", "tuner1", ... in the others; --output is a folder of all.
+expects most. Several processes share one search by KerasTuner's own means: the same command in each with KERASTUNER_ORACLE_IP and
+KERASTUNER_ORACLE_PORT, and KERASTUNER_TUNER_ID "chief" in one, which hands out the trials, and "tuner0", "tuner1", ... in the others;
+--output is a folder of all.
 
 A JSON object for each trial on stdout, a table on stderr, a picture where matplotlib is; the best is exported to --output and tested, once.
 """
@@ -70,22 +70,11 @@ class Search(keras_tuner.BayesianOptimization):
         settings = {name: trial.hyperparameters.get(name) for name in SEARCHED}
         place = place_of(options, trial)
         try:
-            tuned = (
-                tfbert.load(place)
-                if (place / "metrics.json").is_file()
-                else tfbert.fine_tune(
-                    TASK,
-                    options.checkpoint,
-                    data["train"],
-                    data["validation"],
-                    directory=place,
-                    seed=options.seed,
-                    export=False,
-                    report=False,
-                    resume=True,
-                    **settings,
-                )
-            )
+            if (place / "metrics.json").is_file():  # done, but not yet told when it was interrupted
+                tuned = tfbert.load(place)
+            else:
+                own = {"directory": place, "seed": options.seed, "export": False, "report": False, "resume": True}
+                tuned = tfbert.fine_tune(TASK, options.checkpoint, data["train"], data["validation"], **own, **settings)
         except tfbert.errors.Diverged as error:  # with these settings
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except tfbert.InputError as error:  # another trial would end alike
