@@ -15,7 +15,6 @@ from tfbert.serving.inputs import described, feeds, fits
 from tfbert.serving.layout import INFORMATION, saved_model
 from tfbert.serving.rows import rows
 from tfbert.sources import Stream, windows
-from tfbert.tokenization.encoding import clean
 
 # Other processors round sums in another order; a wrong file is off by far more.
 _GOLDEN_TOLERANCE = 1e-3
@@ -182,7 +181,10 @@ def _utf8(text):
         return [_utf8(item) for item in text]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    return clean(text).encode("utf-8")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # lone surrogates, which JSON with half an emoji gives
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
 def _load(directory: Path):
