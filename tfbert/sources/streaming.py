@@ -181,7 +181,8 @@ def documents(
                 notes.append(f"{file.path}: no blank line parts documents, so each line is one")
             for line, text in _documents(file, parted):
                 place = line if len(files) == 1 else f"{file.path}:{line}"
-                for number, part in enumerate(text.split("\n"), line):  # as `read_documents`, which checks lines
+                lines = text.split("\n") if len(text) > (max_characters or len(text)) else []
+                for number, part in enumerate(lines, line):  # as `read_documents`, whose limit is that of a line
                     check_texts(Examples([{field: part}], source=file.path, lines=[number]), max_characters)
                 yield Examples([{field: text}], source=source, lines=[place])
             notes.extend(file.notes)
