@@ -35,7 +35,7 @@ lint: $(VENV)/dependencies.stamp
 	$(BIN)/ruff format --check
 
 # A part is a script, or SCRIPT-SETTING. training-long and training-base need what benchmarks/prepare_data.py makes.
-PART ?= tokenization training serving features input_pipeline start
+PART ?= tokenization training serving features shapes input_pipeline start
 bench: $(VENV)/package.stamp .venv-peers/stamp
 	@mkdir -p build
 	@set -e; for part in $(PART); do \

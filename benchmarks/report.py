@@ -148,6 +148,36 @@ def features(result: dict) -> str:
     return "\n\n".join([title, f"{about} {where(result, result['sides'])}", markdown(sides), markdown(compared)])
 
 
+def shapes(result: dict) -> str:
+    titles = {
+        "training_tokens_per_second": ("training step, tokens/s", 0),
+        "batch_tokens_per_second": ("inference, tokens/s", 0),
+        "sentence_ms": ("one sentence, ms", 2),
+    }
+    settings, of, apart = result["settings"], result["settings"]["shapes"], result["largest_difference"]
+    sides, compared = (
+        [["", *(title for title, _ in titles.values()), "logits apart by"]],
+        [["tfbert to", *(title for title, _ in titles.values())]],
+    )
+    for name, side in result["sides"].items():
+        figures = [
+            number(side["measures"][key], digits) if key in side["measures"] else ""
+            for key, (_, digits) in titles.items()
+        ]
+        sides.append([name, *figures, f"{apart[name]:g}" if name in apart else ""])
+    compared += [
+        [name, *(number(found[key]) if key in found else "" for key in titles)]
+        for name, found in result["ratios"].items()
+    ]
+    rows = {work: f"{shape[0]} x {shape[1]}" for work, shape in of.items()}
+    about = (
+        f"{settings['checkpoint']} with a head of eight labels, ids in and logits out, no padding. Training steps of {rows['training']} "
+        f"tokens, inference of {rows['batch']}, one sentence of {rows['sentence']}; {settings['threads']} threads a side; "
+        f"{settings['rounds']} rounds, medians of a round's calls. onnx-int8 computes in int8. {where(result, result['sides'])}"
+    )
+    return "\n\n".join([f"## Fixed shapes: {result['precision']}", about, markdown(sides), markdown(compared)])
+
+
 def input_pipeline(result: dict) -> str:
     settings, ratios = result["settings"], result["ratios"]["trainer"]
     rows, sides = [["", "rows/s", "CPU us a row", "padding"]], {name: result[name] for name in ("tfbert", "trainer")}
@@ -177,6 +207,7 @@ SECTIONS = {
     "features": features,
     "input_pipeline": input_pipeline,
     "serving": serving,
+    "shapes": shapes,
     "start": start,
     "training": training,
     "tokenization": tokenization,

@@ -35,6 +35,7 @@ PAUSE = 0.3  # seconds; threads of the side before may spin a while after its an
 WORK = HERE.parent / "build" / "serving"
 # Variables that change a side's speed; whichever are set are told with the result.
 TOLD = ("OMP_WAIT_POLICY", "TF_ENABLE_ONEDNN_OPTS")
+FROZEN = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"  # oneDNN rearranges the weights of a product once
 
 
 class Side:
@@ -251,7 +252,9 @@ def commands(model: Path, options, flags: list[str]) -> tuple[dict[str, tuple], 
     found = {}
     exports = options.export or [f"tfbert={model}"]
     if options.setting == "bfloat16" and not options.export:
-        exports = [f"tfbert={narrowed(model, options.data, options.text)}", f"float32={model}"]
+        lower = narrowed(model, options.data, options.text)
+        # As README advises for a server; and without what it advises.
+        exports = [f"tfbert={lower},{FROZEN}=1", f"not-frozen={lower}", f"float32={model}"]
     for given in exports:
         export = parse_export(given)
         words = tfbert_serving.command(

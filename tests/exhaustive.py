@@ -23,7 +23,7 @@ LEFT_OUT = {
     "test_benchmarks_recipes": ["a_run_is_made_by"],
     "test_benchmarks_serving": ["the_program_and_the_profile"],
     "test_benchmarks_sides": ["every_token_of_the_training"],
-    "test_bert_pretraining": ["a_run_that_is_resumed"],  # test_masked_lm_training
+    "test_bert_pretraining": ["a_run_that_is_resumed"],  # test_checkpoints
     "test_byte_level": [
         *(f"equals_the_rust_tokenizer[{kind}" for kind in ("trimmed", "both", "untrimmed", "roberta-False")),
         *(f"merged_in_parts[{seed}" for seed in (3, 4, 5)),
@@ -43,7 +43,7 @@ LEFT_OUT = {
             f"the_same_bits[{case}"
             for case in ("before", "float16", "scored", "the encoder", "the same", "gradual", "frozen")
         ),
-        "same_bits[two kills",
+        "same_bits[ten kills",
     ],
     "test_command_line_tasks": ["answers_alike["],  # test_examples
     "test_contract": [
@@ -67,7 +67,7 @@ LEFT_OUT = {
         *(f"test_({SLOW})\\w*[{case}" for case in ("seq2seq", "span")),
         # Trained, asked and scored, by formulas, in a file of their own.
         *(f"falls[{case}" for case in ("multi", "windows", "masked", "causal", "pretraining", "replaced")),
-        *(f"as_the_model_does[{case}" for case in ("windows", "tokens", "masked", "causal", "pretraining")),
+        *(f"as_the_model_does[{case}" for case in ("windows", "tokens", "multi", "masked", "causal", "pretraining")),
         *(f"mates_or_padding[{case}" for case in ("multi", "regression", "windows", "pretraining")),
         *(f"in_the_score[{case}" for case in ("multi", "regression", "pretraining")),
         *(f"example_by_example[{case}" for case in ("multi", "regression", "replaced")),
@@ -82,7 +82,7 @@ LEFT_OUT = {
         "learns_the_same_again[(mobilebert|convbert|mpnet|albert|electra|roformer|distilbert|rembert|longformer|xlnet)",
         "learns_the_same_again[(?!roberta-)(?!.*-sequence-classification])",
         "learns_the_same_again[(xlm-roberta|camembert)",
-        "an_export_answers_as_the_model_does[(?!roberta)",
+        "an_export_answers_as_the_model_does[(?!(roberta|xlnet-sequence))",
         "begins_where_it_is_told[(?!(bert|roberta|xlnet)])",
     ],
     "test_frozen_states": [
@@ -103,10 +103,11 @@ LEFT_OUT = {
     "test_groups": ["the_lowest_layer_that_learns[False", "the_rest_learns[False"],  # without the lean encoder
     "test_lean": [
         "those_of_transformers[(?!bert)(?!.*-ForSequenceClassification])",
-        "those_of_transformers[(xlm-roberta|camembert|albert-|bert-ForQuestionAnswering)",
+        "those_of_transformers[(xlm-roberta|camembert|albert-|bert-ForQuestionAnswering|bert-Model)",
         "as_near_to_float32_as_transformers[mixed_float16",
         "put_together_once[False-bert",
         "put_together_once[False-distilbert",
+        "put_together_once[False-albert, two groups of two-0",
         "put_together_once[True-albert",
         "drops_its_own[what it learns",  # test_strategies
     ],
@@ -118,7 +119,12 @@ LEFT_OUT = {
         *(f"{test}[sequence" for test in ("dense_attention", "compiles_it", "change_nothing")),
         "change_nothing[question",
     ],
-    "test_masked_lm_training": ["with_its_head[whole", "with_its_head[span", "a_batch_in_parts"],  # test_training_model
+    "test_masked_lm_training": [
+        "with_its_head[whole",
+        "with_its_head[span",
+        "a_batch_in_parts",  # test_training_model
+        "a_run_that_is_resumed",  # test_checkpoints; the masks of a restart: a_restart_draws_the_masks
+    ],
     "test_models": ["fitting_the_transformer_itself[False"],
     "test_places": ["between_its_places[lower", "a_context_of_10000_words", "an_entity_is_what"],  # test_contract
     "test_precision": ["with_rounded_weights[(True-(roberta|electra|distilbert)|False-(bert|electra|roberta))"],
@@ -127,7 +133,7 @@ LEFT_OUT = {
         "of_the_pipeline[1-15-40-True",
         "of_the_pipeline[5-30-64-True",
     ],
-    "test_replaced_token_detection": ["a_run_that_is_resumed"],  # test_masked_lm_training
+    "test_replaced_token_detection": ["a_run_that_is_resumed"],  # test_checkpoints
     "test_sentencepiece": [
         *(f"any_other_strings[{kind}" for kind in ("deberta", "xlm", "xlnet", "t5")),
         "cut_words[True-always",
@@ -143,12 +149,13 @@ LEFT_OUT = {
     "test_strategies": ["one_device_learns[windows", "one_device_learns[masked", "go_on_to_the_bit"],
     "test_tokenization_parity": [
         "every_code_point[bert-base-cased",
-        "(naughty_strings|human_rights)[(xlnet|bert-base-cased|bert-base-chinese)",
+        "(naughty_strings|human_rights)[(xlnet|albert|bert-base-cased|bert-base-chinese)",  # test_sentencepiece
         "plain_english[bert-base-cased",
         "plain_english[albert",
     ],
     "test_training_model": ["the_whole_batch[1", "the_whole_batch[3"],
     "test_prepared": [
+        "every_row_once[5",
         *(
             f"in_memory[{case}"
             for case in (
@@ -163,6 +170,7 @@ LEFT_OUT = {
         ),
         *(f"in_memory[{case}" for case in ("masked spans", "embedding, cosine", "embedding, triplet", "causal, doc")),
     ],
+    "test_xlnet": ["with_its_own_tokenizer"],  # test_families, test_sentencepiece
     "test_windows": ["gives_the_same_rows[16", "gives_the_same_rows[40"],
     "test_workers": ["a_signal_to_one_worker"],  # tests/together.py does more of it
 }

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tfbert import load_tokenizer, models
-from tfbert._compat import tf, transformers
+from tfbert._compat import keras, tf, transformers
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 MACHINE = {"processor": "P", "cores": 2, "flags": ["avx2"], "load_average": [0.1, 1.0]}
@@ -33,6 +33,8 @@ def scripts():
         "features",
         "features_sides",
         "input_pipeline",
+        "shapes",
+        "shapes_sides",
     )
     names += ("start", "training_step", "profile_serving", "profile_training", "bert_base")
     with pytest.MonkeyPatch.context() as patch:
@@ -124,6 +126,68 @@ for n in range(job["epochs"]):
                           precision="float32", versions={"python": "3"})), flush=True)
     sys.stdin.readline()
 """
+
+
+# Three sides whose calls take as long as they are told, one of which does not train.
+CALLS = """
+import json, sys
+works = ["batch", "sentence"] + ["training"] * TRAINS
+print(json.dumps({"about": {"versions": {"side": "S"}}, "works": works, "logits": [[LOGIT, 1.0]]}), flush=True)
+for line in sys.stdin:
+    work, times = line.split()
+    seconds = {"training": 8, "batch": 4, "sentence": 0.5}[work] * FACTOR
+    print(json.dumps({"seconds": [seconds, seconds, 99.0][: int(times)], "peak_memory_bytes": 1}), flush=True)
+"""
+
+
+def test_fixed_shapes_are_timed_in_turn_and_told(scripts, tmp_path, monkeypatch, capsys):
+    shapes, sides = scripts.shapes, {}
+    for name, factor, logit, trains in (("tfbert", 1, 0.5, 1), ("torch", 2, 0.50001, 1), ("onnx-int8", 0.25, 0.75, 0)):
+        code = CALLS.replace("FACTOR", str(factor)).replace("LOGIT", str(logit)).replace("TRAINS", str(trains))
+        sides[name] = ([sys.executable, "-c", code], {}, tmp_path / f"{name}.log")
+    monkeypatch.setattr(shapes, "PAUSE", 0)
+    monkeypatch.setattr(shapes, "TIMES", dict.fromkeys(shapes.SHAPES, 3))
+    monkeypatch.setattr(shapes, "commands", lambda options, flags: sides)
+    options = ["--rounds", "2", "--precision", "float32", "--peer-python", sys.executable]
+    assert shapes.main(options) == 0  # what computes in int8 may differ
+    out, err = capsys.readouterr()
+    result = json.loads(out) | {"machine": MACHINE}
+    ours = result["sides"]["tfbert"]["measures"]
+    assert (ours["training_tokens_per_second"]["median"], ours["sentence_ms"]["max"]) == (32 * 128 / 8, 500)
+    assert {name: of["median"] for name, of in result["ratios"]["torch"].items()} == dict.fromkeys(ours, 2)
+    assert {name: of["min"] for name, of in result["ratios"]["onnx-int8"].items()} == {
+        "batch_tokens_per_second": 0.25,
+        "sentence_ms": 0.25,
+    }
+    assert result["largest_difference"] == {"torch": 1e-5, "onnx-int8": 0.25} and "512.00" in err
+    shown = reported(scripts, tmp_path, result)
+    assert "| tfbert | 512 | 1,024 | 500.00 |  |" in shown and "| onnx-int8 |  | 4,096 | 125.00 | 0.25 |" in shown
+    assert "| onnx-int8 |  | 0.25 | 0.25 |" in shown and "steps of 32 x 128 tokens" in shown
+    sides["torch"] = ([*sides["torch"][0][:2], sides["torch"][0][2].replace("0.50001", "0.6")], *sides["torch"][1:])
+    assert shapes.main(options) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_tfberts_sides_of_fixed_shapes_compute_and_learn_the_same(scripts, tiny, tmp_path, precision):
+    job = {"from": str(tiny), "original": str(tmp_path / "classifier"), "precision": precision, "threads": 2}
+    job["shapes"] = {"training": (4, 9)}
+    made = scripts.shapes_sides
+    given = {name: values % 30 for name, values in made.inputs(4, 9).items()}
+    with mock.patch.object(
+        made, "inputs", lambda rows, length: {name: values[:rows, :length] for name, values in given.items()}
+    ):
+        made.prepare(job)
+        with mock.patch.object(tf.config.threading, "set_intra_op_parallelism_threads"):
+            try:
+                sides = [kind(job) for kind in (made.TFBert, made.TransformersTF)]
+                logits = [side.logits(side.feed(given)) for side in sides]
+                learnt = [[side.train(side.feed(given)) for _ in range(3)] for side in sides]
+            finally:
+                keras.mixed_precision.set_global_policy("float32")
+    within = {"float32": 1e-5, "bfloat16": 0.05}[precision]
+    assert logits[0].shape == (4, made.LABELS) and np.ptp(logits[0]) > 0.1
+    np.testing.assert_allclose(logits[0], logits[1], atol=within)
+    assert all(np.isfinite(learnt).ravel()) and abs(learnt[0][0] - np.log(made.LABELS)) < 1
 
 
 def test_input_pipelines_are_compared_by_rows_a_second(scripts, tmp_path, minilm, monkeypatch, capsys):

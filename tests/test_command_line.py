@@ -317,6 +317,9 @@ def test_doctor_says_how_this_machine_computes(monkeypatch, value, users, enable
         assert check["found"]["auto precision"] == precision == devices.choose_precision("auto")
         assert "amx_bf16" in check["found"]["because"]
         assert check["ok"] == (state != "off") == (check["advice"] is None)
+        monkeypatch.setenv(_compat.FROZEN_WEIGHTS, "1")
+        assert f"{_compat.FROZEN_WEIGHTS}=1 makes" in doctor._computing()["advice"]
+        monkeypatch.delenv(_compat.FROZEN_WEIGHTS)
 
 
 def test_who_switched_onednn_on_is_known():

@@ -16,8 +16,8 @@ from tfbert._compat import keras, transformers
 from tfbert.evaluation import predict
 from tfbert.models.loading import quiet
 
-# TFBERT_LINES=10000 pytest tests/test_places.py compares as many lines, in ten times the time.
-LINES = int(os.environ.get("TFBERT_LINES", "1000"))
+# TFBERT_LINES=10000 pytest tests/test_places.py compares as many lines, in twenty times the time.
+LINES = int(os.environ.get("TFBERT_LINES", "500"))
 
 
 @pytest.fixture(scope="module")

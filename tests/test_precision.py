@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 from test_lean import batch, build
 
-from tfbert import evaluation, models, tokenization
+import tfbert
+from tfbert import AdamW, _compat, evaluation, models, tokenization
 from tfbert._compat import tf
 from tfbert.errors import InputError
 from tfbert.models import lean, served
@@ -146,6 +150,46 @@ def test_each_precision_answers_from_disk_near_float32(fitted):
         gaps = [np.abs(np.subtract(a["scores"], b["scores"])).max() for a, b in zip(found, exact)]
         assert 1e-5 < max(gaps) < limit
         assert all(a["label"] == b["label"] for a, b, gap in zip(found, exact, gaps) if b["score"] > 0.55)
+
+
+def test_a_process_whose_weights_are_said_to_be_frozen_answers_alike(fitted):
+    """README advises so for servers: oneDNN keeps each product's weights as it has them for the first request."""
+    program = (
+        "import json, sys\n"
+        "from tfbert.serving import Predictor\n"
+        "places, requests = json.load(sys.stdin)\n"
+        "predictors = [Predictor(place) for place in places]\n"
+        "print(json.dumps([[predictor(texts) for texts in requests] for predictor in predictors]))\n"
+    )
+    requests = [TEXTS[:1], TEXTS, TEXTS[3:9], [" ".join(TEXTS)[:900]] * 9]
+    places = [str(place) for place in fitted.made.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps([places, requests]),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(tfbert.__file__).parents[1]), _compat.FROZEN_WEIGHTS: "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for place, answers in zip(places, json.loads(done.stdout), strict=True):
+        expected = [Predictor(place)(texts) for texts in requests]
+        for found, wanted in zip(sum(answers, []), sum(expected, []), strict=True):
+            np.testing.assert_allclose(found["scores"], wanted["scores"], atol=0.02 if "bfloat16" in place else 1e-5)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "TRUE"])
+def test_no_training_begins_where_weights_are_said_to_be_frozen(value, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv(_compat.FROZEN_WEIGHTS, value)
+    message = f"{_compat.FROZEN_WEIGHTS}={value} makes .* it is for servers. Unset it and begin a new process"
+    with pytest.raises(InputError, match=message):
+        AdamW(1e-3)
+    with pytest.raises(InputError, match=message):
+        tfbert.fine_tune(SequenceClassification(), tiny, "absent.csv", directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for allowed in ("0", "false", ""):
+        monkeypatch.setenv(_compat.FROZEN_WEIGHTS, allowed)
+        AdamW(1e-3)
 
 
 def stored(place: Path) -> dict[str, int]:

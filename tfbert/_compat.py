@@ -31,6 +31,25 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
+# oneDNN's kernels then keep a product's weights as they were at its first use: right for a server, a training that learns from wrong
+# numbers. Of MiniLM the loss of eight rows fell in five steps from 2.08 to 2.01 with it, to 0.51 without.
+FROZEN_WEIGHTS = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
+
+
+def check_weights_may_change() -> None:
+    """Refuses to train where the environment says that weights never change.
+
+    Raises:
+        InputError: TF_ONEDNN_ASSUME_FROZEN_WEIGHTS is on.
+    """
+    value = os.environ.get(FROZEN_WEIGHTS, "")
+    if value.lower() in ("1", "true"):
+        raise InputError(
+            f"{FROZEN_WEIGHTS}={value} makes TensorFlow's products read weights as they were before the training; it is for servers. "
+            f"Unset it and begin a new process"
+        )
+
+
 class lazy(types.ModuleType):  # noqa: N801 - it reads as a function
     """Stands for a module until the first attribute is asked of it."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfbert import devices, metrics, models
-from tfbert._compat import lazy
+from tfbert._compat import check_weights_may_change, lazy
 from tfbert.errors import InputError, suggest
 from tfbert.files import check_replaceable, read_json, write_json
 from tfbert.names import group_of
@@ -27,6 +27,7 @@ FROZEN_CACHES = ("auto", "bfloat16", "off")
 
 
 def check_settings(task: Task, settings: dict[str, Any], save_every: int) -> None:
+    check_weights_may_change()
     for name in ("epochs", "batch_size", "accumulate", "seeds", "adapt_epochs"):
         if settings[name] < 1:
             raise InputError(f"{name} is {settings[name]}; it must be at least 1")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfbert._compat import keras, tf
+from tfbert._compat import check_weights_may_change, keras, tf
 from tfbert.errors import InputError
 from tfbert.names import UNDECAYED, distances_from_top, group_of
 
@@ -41,7 +41,8 @@ class AdamW(keras.optimizers.AdamW):
             runs the same ops.
 
     Raises:
-        InputError: weight_decay, clip_norm or layer_decay outside its range; with layer_decay, at the first update, variables
+        InputError: weight_decay, clip_norm or layer_decay outside its range; TF_ONEDNN_ASSUME_FROZEN_WEIGHTS is set, with which
+            TensorFlow would learn from weights as they were at first; with layer_decay, at the first update, variables
             of which none is of a layer.
 
     Example:
@@ -67,6 +68,7 @@ class AdamW(keras.optimizers.AdamW):
         name: str = "AdamW",
         **options,
     ):
+        check_weights_may_change()
         if weight_decay is None or not weight_decay >= 0:
             raise InputError(f"weight_decay is {weight_decay!r}; give a number of at least 0 (0 for no decay)")
         if clip_norm is not None and not clip_norm > 0:

@@ -21,6 +21,7 @@ from typing import Any
 
 from tfbert import _compat, devices
 from tfbert.command_line.arguments import Parser
+from tfbert.errors import InputError
 from tfbert.files import sha256
 
 NEEDS_TENSORFLOW = False  # it has to find out whether TensorFlow can be loaded
@@ -202,6 +203,10 @@ def _computing() -> Check:
         found["auto precision"], found["because"] = devices.auto_precision()
     except Exception as error:
         return _check("computing", False, found | {"unknown": type(error).__name__}, "mend tensorflow first")
+    try:
+        _compat.check_weights_may_change()
+    except InputError as error:
+        return _check("computing", False, found, str(error))
     off = found["oneDNN"] == "off" and platform.machine() in ("x86_64", "AMD64")
     advice = "unset TF_ENABLE_ONEDNN_OPTS, or set it to 1: without oneDNN's matrix products training took up to 1.3 times as long"
     return _check("computing", not off, found, advice)
