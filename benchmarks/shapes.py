@@ -57,9 +57,7 @@ def measure(commands: dict[str, tuple], rounds: int) -> dict[str, dict]:
         for number in range(rounds):
             for work in SHAPES:
                 for side in (side for side in sides if work in found[side.name]):
-                    told = side(work, TIMES[work])
-                    found[side.name][work].append(percentile(told["seconds"], 0.5))
-                    found[side.name]["peak_memory_bytes"] = told["peak_memory_bytes"]
+                    found[side.name][work].append(percentile(side(work, TIMES[work])["seconds"], 0.5))
             done = "  ".join(f"{name} {1000 * of['sentence'][-1]:.2f}" for name, of in found.items())
             print(f"round {number + 1}/{rounds}  ms a sentence: {done}", file=sys.stderr, flush=True)
     finally:

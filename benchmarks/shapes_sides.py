@@ -8,7 +8,7 @@ The logits of the batch are told at once; then one JSON line with seconds for ea
 """
 
 # ruff: noqa: PLC0415
-# Imports stand where a side needs them: a side's memory is that of its own packages.
+# Imports stand where a side needs them: no environment has the packages of all.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from peers_serving import OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoBfloat16, peak_memory_bytes
+from peers_serving import OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoBfloat16
 
 LABELS, CLIP, RATE, DECAY = 8, 1.0, 1e-5, 0.01
 
@@ -181,7 +181,7 @@ def measure(run, times: int) -> dict:
         begin = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - begin)
-    return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+    return {"seconds": seconds}
 
 
 def main() -> None:
